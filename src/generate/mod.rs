@@ -1,0 +1,1 @@
+//! A deterministic generator of shop events, with its own ground truth.

@@ -1,0 +1,3 @@
+//! The startup story of campaignd.
+
+fn main() {}

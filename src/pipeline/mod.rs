@@ -1,0 +1,1 @@
+//! The processor: one file per hop of an event, one function that wires them.

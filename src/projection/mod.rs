@@ -1,0 +1,1 @@
+//! Folds the published decisions into the audit trail.

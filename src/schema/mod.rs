@@ -1,0 +1,1 @@
+//! Avro, the Confluent wire format, and where schemas come from.

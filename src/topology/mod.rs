@@ -1,0 +1,1 @@
+//! Topics as declared and as they are.
