@@ -1,0 +1,23 @@
+//! Stories on real Kafka, Cassandra and Apicurio.
+//!
+//! `make test` runs them through `services exec`, which starts the three and says in the environment where they are.
+//! Without these variables every story is skipped: it is listed as ignored, the closing line counts it, and a loud line
+//! says why. Stories share the services and nothing else: every topic, group and keyspace has a [`support::unique`] name.
+//!
+//! To add one: a module with `pub fn stories(suite: &mut Suite)`, called in `main`.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
+
+mod parts;
+mod suite;
+#[path = "../support/mod.rs"]
+mod support;
+
+use std::process::ExitCode;
+use suite::Suite;
+
+fn main() -> ExitCode {
+    let mut suite = Suite::from_environment();
+    parts::stories(&mut suite);
+    suite.run()
+}
