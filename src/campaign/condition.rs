@@ -162,6 +162,48 @@ pub enum Truth {
     Unknown(Unknown),
 }
 
+impl From<bool> for Truth {
+    fn from(value: bool) -> Truth {
+        if value { Truth::True } else { Truth::False }
+    }
+}
+
+impl Truth {
+    /// Kleene's negation: UNKNOWN stays UNKNOWN.
+    #[must_use]
+    #[allow(clippy::should_implement_trait)] // `!truth` would read like a boolean's
+    pub fn not(self) -> Truth {
+        match self {
+            Truth::True => Truth::False,
+            Truth::False => Truth::True,
+            unknown => unknown,
+        }
+    }
+
+    /// Kleene's conjunction: FALSE if one is, else UNKNOWN if one is, else TRUE. Of several reasons the first by
+    /// [`Unknown`]'s order stays, so that the order of the parts never shows. Stops at the first FALSE.
+    pub fn all(parts: impl IntoIterator<Item = Truth>) -> Truth {
+        Truth::fold(parts, Truth::True, Truth::False)
+    }
+
+    /// Kleene's disjunction: TRUE if one is, else UNKNOWN if one is, else FALSE. Stops at the first TRUE.
+    pub fn any(parts: impl IntoIterator<Item = Truth>) -> Truth {
+        Truth::fold(parts, Truth::False, Truth::True)
+    }
+
+    fn fold(parts: impl IntoIterator<Item = Truth>, neutral: Truth, dominant: Truth) -> Truth {
+        let mut reason: Option<Unknown> = None;
+        for part in parts {
+            match part {
+                Truth::Unknown(next) => reason = Some(reason.map_or(next, |known| known.min(next))),
+                part if part == dominant => return dominant,
+                _ => {}
+            }
+        }
+        reason.map_or(neutral, Truth::Unknown)
+    }
+}
+
 /// Why a truth is UNKNOWN.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Unknown {
