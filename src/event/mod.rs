@@ -3,7 +3,13 @@
 //! It is the same value whether it came from Avro, from a JSON line or from the generator. It is not a Kafka
 //! record: partition, offset and headers stay with the pipeline.
 
+mod json;
+mod limits;
+
 use std::collections::BTreeMap;
+
+pub use json::EventError;
+pub use limits::{LimitError, Limits};
 
 /// A property or trait value, exactly the shapes that `schemas/event.avsc` allows.
 #[derive(Clone, Debug, PartialEq)]
