@@ -1,9 +1,21 @@
-//! What the embedded and the service suite share: names that no other test uses.
+//! What the embedded and the service suite share: the model, brokers, processes, and the comparison of what came out
+//! with what must come out.
 //!
-//! It holds no story of its own, and nothing here waits for a time to pass.
+//! It holds no story of its own, and nothing here waits for a time to pass. Nothing here knows how campaignd works
+//! inside either: it is started as a process with a configuration file, fed through Kafka, and judged by what stands on
+//! the topics, in the audit table and on `/metrics`.
 
 #![allow(dead_code, reason = "each suite uses its own part")]
 
+pub mod compare;
+pub mod kafka;
+pub mod mock;
+pub mod model;
+pub mod poll;
+pub mod process;
+pub mod settings;
+
+use std::future::Future;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -16,4 +28,16 @@ pub fn unique(label: &str) -> String {
     let number = NEXT.fetch_add(1, Ordering::Relaxed);
     let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).expect("the clock is past 1970");
     format!("{label}_{:x}{:x}_{number}", since_epoch.as_secs(), std::process::id())
+}
+
+/// Runs a future to its end on a thread and a runtime of its own, wherever the caller runs.
+pub fn blocking<T: Send>(future: impl Future<Output = T> + Send) -> T {
+    let run = || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        runtime.block_on(future)
+    };
+    std::thread::scope(|scope| match scope.spawn(run).join() {
+        Ok(answer) => answer,
+        Err(panic) => std::panic::resume_unwind(panic),
+    })
 }
