@@ -1,1 +1,116 @@
-//! The commands, a file each.
+//! The commands, a file each; what they have in common is here.
+//!
+//! Exit codes: 0 done, 1 failed, 2 differences found, 64 bad usage or configuration.
+
+pub mod config;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::config::{Config, ConfigError, Loaded};
+
+/// The command did what it should.
+pub const DONE: u8 = 0;
+/// Something failed.
+pub const FAILED: u8 = 1;
+/// What was looked at differs from what was asked for.
+pub const DIFFERENCES: u8 = 2;
+/// The command line or the configuration is refused; nothing was opened.
+pub const USAGE: u8 = 64;
+
+/// Turns users' events on Kafka into campaign decisions, exactly once and in order.
+#[derive(Debug, Parser)]
+#[command(
+    name = "campaignd",
+    version,
+    max_term_width = 100,
+    after_help = "Exit codes: 0 done, 1 failed, 2 differences found, 64 bad usage or configuration.\n\
+                  `campaignd <command> --help` shows options and examples."
+)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The commands. Their help texts are the doc comments of their `Arguments`.
+#[allow(missing_docs, reason = "a doc comment here would replace the command's own help text")]
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    Config(config::Arguments),
+}
+
+impl Command {
+    /// Does it and says how it ended.
+    pub async fn execute(self) -> anyhow::Result<ExitCode> {
+        match self {
+            Self::Config(arguments) => config::execute(arguments),
+        }
+    }
+}
+
+/// Where the configuration is; for every command that reaches a service.
+#[derive(Clone, Debug, Default, Args)]
+pub struct ConfigArguments {
+    /// Configuration file (TOML); without it, defaults and the environment hold.
+    #[arg(long, short = 'c', value_name = "FILE", env = "CAMPAIGND_CONFIG")]
+    pub config: Option<PathBuf>,
+}
+
+impl ConfigArguments {
+    /// The configuration from defaults, file and environment.
+    pub fn load(&self) -> Result<Config, ConfigError> {
+        self.load_explained().map(|loaded| loaded.config)
+    }
+
+    /// The same, with the layer that each value comes from.
+    pub fn load_explained(&self) -> Result<Loaded, ConfigError> {
+        // Variables that are not UTF-8 cannot be settings of ours.
+        let env =
+            std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?)));
+        Config::load_explained(self.config.as_deref(), env)
+    }
+}
+
+/// Form of a command's results on standard output.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    /// For people.
+    #[default]
+    Human,
+    /// One JSON object or one JSON line per row, for programs.
+    Json,
+}
+
+/// Bad usage that the command line parser cannot see; exits 64.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct UsageError(pub String);
+
+/// The exit code that an error ends the process with.
+pub fn exit_code(error: &anyhow::Error) -> ExitCode {
+    let refused = error.chain().any(|cause| cause.is::<ConfigError>() || cause.is::<UsageError>());
+    ExitCode::from(if refused { USAGE } else { FAILED })
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_refused_configuration_exits_64_through_any_context() {
+        let refused = anyhow::Error::from(ConfigError { problems: Vec::new() }).context("cannot start");
+        assert_eq!(format!("{:?}", exit_code(&refused)), format!("{:?}", ExitCode::from(64)));
+        let failed = anyhow::anyhow!("the broker is gone");
+        assert_eq!(format!("{:?}", exit_code(&failed)), format!("{:?}", ExitCode::from(1)));
+    }
+}
