@@ -4,6 +4,8 @@
 //! - [`WriterSchema`] is a schema a producer wrote with, ready for decoding; a [`SchemaSource`] finds it by its id.
 //! - [`decode_event`] turns a body into an event; it holds against hostile bytes and hostile schemas.
 //! - [`OutputCodec`] writes decisions, always by the schema compiled into this binary.
+//! - [`registry`] is the client of a real registry, [`embedded`] a registry inside this process for the demo;
+//!   [`registration`] puts our schemas there.
 //!
 //! What always holds: no input panics, and memory stays proportional to the length of the record. What it is not: a
 //! general Avro library. Schemas are parsed by `apache-avro`; the bytes are read by [`datum`], because the library
@@ -12,9 +14,14 @@
 
 mod binary;
 pub mod datum;
+pub mod embedded;
 mod event;
 mod memory;
 mod output;
+pub mod registration;
+pub mod registry;
+#[cfg(test)]
+mod registry_tests;
 #[cfg(test)]
 mod tests;
 pub mod wire;

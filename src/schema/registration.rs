@@ -1,0 +1,118 @@
+//! Our three schemas in the registry: putting them there, and finding the ids to write with.
+
+use serde::Serialize;
+
+use super::registry::{Compatibility, RegistryClient, RegistryError};
+use super::{ACTIVITY_SCHEMA, DECISION_SCHEMA, EVENT_SCHEMA, OutputCodec};
+
+/// The subjects of our topics' values.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Subjects {
+    /// Of `events`.
+    pub events: String,
+    /// Of `decisions`.
+    pub decisions: String,
+    /// Of `activity`.
+    pub activity: String,
+}
+
+impl Subjects {
+    /// The subjects of topics by Confluent's default: the topic's name and `-value`.
+    pub fn of_topics(events: &str, decisions: &str, activity: &str) -> Self {
+        let subject = |topic: &str| format!("{topic}-value");
+        Self { events: subject(events), decisions: subject(decisions), activity: subject(activity) }
+    }
+
+    fn with_schemas(&self) -> [(&str, &'static str); 3] {
+        [(&self.events, EVENT_SCHEMA), (&self.decisions, DECISION_SCHEMA), (&self.activity, ACTIVITY_SCHEMA)]
+    }
+}
+
+/// The ids of our schemas.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SchemaIds {
+    /// Of `schemas/event.avsc`.
+    pub event: u32,
+    /// Of `schemas/decision.avsc`.
+    pub decision: u32,
+    /// Of `schemas/activity.avsc`.
+    pub activity: u32,
+}
+
+impl SchemaIds {
+    /// The codec that writes under these ids.
+    pub fn output_codec(&self) -> OutputCodec {
+        OutputCodec { decision_schema_id: self.decision, activity_schema_id: self.activity }
+    }
+}
+
+/// What registering did to one subject.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Registration {
+    /// The subject.
+    pub subject: String,
+    /// Id of the schema.
+    pub id: u32,
+    /// Whether the schema was new to the subject.
+    pub created: bool,
+    /// Compatibility level of the subject.
+    pub compatibility: Compatibility,
+}
+
+/// What registering did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Registered {
+    /// The ids to write with.
+    pub ids: SchemaIds,
+    /// One entry per subject: events, decisions, activity.
+    pub subjects: [Registration; 3],
+}
+
+/// Registers the three schemas. A subject that has no compatibility level of its own gets BACKWARD first, so that the
+/// registry refuses what would break readers; a level that was set stays. Doing it again changes nothing.
+pub async fn register_all(client: &RegistryClient, subjects: &Subjects) -> Result<Registered, RegistryError> {
+    let [events, decisions, activity] = subjects.with_schemas();
+    let events = register(client, events).await?;
+    let decisions = register(client, decisions).await?;
+    let activity = register(client, activity).await?;
+    let ids = SchemaIds { event: events.id, decision: decisions.id, activity: activity.id };
+    Ok(Registered { ids, subjects: [events, decisions, activity] })
+}
+
+async fn register(
+    client: &RegistryClient,
+    (subject, schema): (&str, &str),
+) -> Result<Registration, RegistryError> {
+    let level = client.compatibility(subject).await?;
+    let mut set = level.is_some();
+    if !set {
+        set = match client.set_compatibility(subject, Compatibility::Backward).await {
+            Ok(()) => true,
+            Err(RegistryError::NotFound { .. }) => false,
+            Err(error) => return Err(error),
+        };
+    }
+    let created = client.look_up(subject, schema).await?.is_none();
+    let id = client.register(subject, schema).await?;
+    if !set {
+        client.set_compatibility(subject, Compatibility::Backward).await?;
+    }
+    let compatibility = level.unwrap_or(Compatibility::Backward);
+    Ok(Registration { subject: subject.to_owned(), id, created, compatibility })
+}
+
+/// The ids under which exactly our schemas are registered. [`RegistryError::NotFound`] when one is not: this process
+/// must not write under an id that means another schema.
+pub async fn look_up_all(client: &RegistryClient, subjects: &Subjects) -> Result<SchemaIds, RegistryError> {
+    let mut ids = [0; 3];
+    for (id, (subject, schema)) in ids.iter_mut().zip(subjects.with_schemas()) {
+        let registered = client.look_up(subject, schema).await?;
+        *id = registered
+            .ok_or_else(|| RegistryError::NotFound {
+                what: format!("schema of this version under {subject}; run `campaignd schemas register`"),
+            })?
+            .id;
+    }
+    let [event, decision, activity] = ids;
+    Ok(SchemaIds { event, decision, activity })
+}
