@@ -9,6 +9,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 
 mod parts;
+mod schemas;
 mod suite;
 #[path = "../support/mod.rs"]
 mod support;
@@ -19,5 +20,6 @@ use suite::Suite;
 fn main() -> ExitCode {
     let mut suite = Suite::from_environment();
     parts::stories(&mut suite);
+    schemas::stories(&mut suite);
     suite.run()
 }

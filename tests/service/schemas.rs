@@ -10,7 +10,8 @@ use campaignd::schema::{
 };
 
 pub fn stories(suite: &mut Suite) {
-    suite.story("schemas::changed_schemas_stay_backward_compatible", changed_schemas_stay_backward_compatible);
+    suite
+        .story("schemas::changed_schemas_stay_backward_compatible", changed_schemas_stay_backward_compatible);
     suite.story("schemas::registering_and_reading_by_id_works", registering_and_reading_by_id_works);
 }
 
