@@ -9,3 +9,4 @@ mod support;
 
 mod frame;
 mod the_model;
+mod the_shop;

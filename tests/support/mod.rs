@@ -7,13 +7,19 @@
 
 #![allow(dead_code, reason = "each suite uses its own part")]
 
+pub mod change;
 pub mod compare;
 pub mod kafka;
 pub mod mock;
 pub mod model;
+pub mod poison;
 pub mod poll;
 pub mod process;
+pub mod registry;
 pub mod settings;
+pub mod shop;
+pub mod stage;
+pub mod wire;
 
 use std::future::Future;
 use std::sync::atomic::{AtomicU32, Ordering};

@@ -11,7 +11,7 @@ use serde_json::Value;
 use uuid::Uuid;
 
 /// Namespace of decision ids, as README and design state it.
-const DECISION_NAMESPACE: Uuid = Uuid::from_u128(0);
+const DECISION_NAMESPACE: Uuid = Uuid::from_u128(0x8c5d_1b7e_42f0_4a6b_9e3a_6d0f_51c2_a7e4);
 
 const DAY_MS: i64 = 86_400_000;
 
@@ -308,6 +308,10 @@ impl Seen<'_> {
         }
         let (left, right) = (left?, right?);
         let since = history.is_some_and(|query| query["fn"] == "since");
+        let held = match operator {
+            "any_of" | "all_of" | "none_of" => left.as_array()?.clone(),
+            _ => Vec::new(),
+        };
         match operator {
             "eq" => same(&left, &right, since),
             "ne" => same(&left, &right, since).map(|same| !same),
@@ -325,18 +329,12 @@ impl Seen<'_> {
             "prefix" => Some(left.as_str()?.starts_with(right.as_str()?)),
             "suffix" => Some(left.as_str()?.ends_with(right.as_str()?)),
             "contains" => match &left {
-                Value::Array(list) => Some(list.contains(&right)),
+                Value::Array(list) => Some(list.contains(right.as_str().map(|_| &right)?)),
                 text => Some(text.as_str()?.contains(right.as_str()?)),
             },
-            "any_of" => {
-                Some(right.as_array()?.iter().any(|one| left.as_array().is_some_and(|l| l.contains(one))))
-            }
-            "all_of" => {
-                Some(right.as_array()?.iter().all(|one| left.as_array().is_some_and(|l| l.contains(one))))
-            }
-            "none_of" => {
-                Some(!right.as_array()?.iter().any(|one| left.as_array().is_some_and(|l| l.contains(one))))
-            }
+            "any_of" => Some(right.as_array()?.iter().any(|one| held.contains(one))),
+            "all_of" => Some(right.as_array()?.iter().all(|one| held.contains(one))),
+            "none_of" => Some(!right.as_array()?.iter().any(|one| held.contains(one))),
             other => panic!("the model knows no operator {other}"),
         }
     }

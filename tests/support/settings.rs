@@ -85,7 +85,7 @@ impl Settings {
                 format!("kind = \"embedded\"\n[store.embedded]\npath = {path:?}\n")
             }
             Store::Scylla { node, keyspace, datacenter } => format!(
-                "kind = \"scylla\"\n[store.scylla]\nnodes = [{node:?}]\nkeyspace = {keyspace:?}\nlocal_datacenter = {datacenter:?}\n"
+                "kind = \"scylla\"\n[store.scylla]\nnodes = [{node:?}]\nkeyspace = {keyspace:?}\nlocal_datacenter = {datacenter:?}\nreplication_factor = 1\n"
             ),
         };
         let text = format!(
@@ -95,7 +95,7 @@ impl Settings {
              [topics]\nevents = {:?}\ncampaigns = {:?}\ndecisions = {:?}\nactivity = {:?}\ndlq = {:?}\n\n\
              [registry]\nurl = {:?}\n\n\
              [store]\n{store}\n\
-             [pipeline]\nlanes = {}\nbatch_max_records = {}\n\n\
+             [pipeline]\nlanes = {}\nbatch_max_records = {}\nbatch_max_records_per_user = {}\nmax_record_bytes = 65536\n\n\
              [http]\nbind = \"127.0.0.1:{}\"\n\n\
              [log]\nformat = \"human\"\n\n\
              [shutdown]\ngrace_ms = {}\n",
@@ -111,6 +111,7 @@ impl Settings {
             self.registry,
             self.lanes,
             self.batch_max_records,
+            self.batch_max_records.div_ceil(2),
             self.http_port,
             self.grace_ms,
         );

@@ -1,0 +1,232 @@
+//! All that a story needs around the process under test: topics, registry, store, configuration, and eyes.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use campaignd::schema::{DECISION_SCHEMA, WriterSchema, decode_decision, wire};
+use serde_json::Value;
+
+use super::compare::as_expected;
+use super::kafka::{Kafka, Record, Stored};
+use super::mock::MockKafka;
+use super::model::Expected;
+use super::poll::{until, until_within};
+use super::process::{Campaignd, Folder, Pause, campaignd, must_succeed};
+use super::settings::{Settings, Store};
+use super::shop::Item;
+use super::wire::register_event_schema;
+use super::{registry, unique};
+
+/// The stage of one story; its names are no other story's.
+pub struct Stage {
+    /// Configuration of the first instance.
+    pub settings: Settings,
+    /// The broker.
+    pub kafka: Kafka,
+    /// Schema id of events.
+    pub schema_id: u32,
+    /// Where the files are.
+    pub folder: Folder,
+    _mock: Option<MockKafka>,
+}
+
+impl Stage {
+    /// On the mock broker, the embedded registry and the embedded store.
+    pub fn embedded(label: &str, partitions: i32) -> Stage {
+        let prefix = format!("{}.", unique(label));
+        let topic = |name: &str| format!("{prefix}{name}");
+        let mock = MockKafka::start(&[
+            (&topic("events"), partitions),
+            (&topic("campaigns"), 1),
+            (&topic("decisions"), partitions),
+            (&topic("activity"), partitions),
+            (&topic("events.dlq"), partitions),
+        ]);
+        let folder = Folder::new();
+        let store = Store::Embedded(folder.path().join("store"));
+        let kafka = mock.kafka.clone();
+        let settings = Settings::new(&kafka, &registry::start(), store, &prefix);
+        Stage::finish(settings, kafka, folder, Some(mock))
+    }
+
+    /// On real services; `datacenter1` is Cassandra's own name for its only one.
+    pub fn service(kafka: &str, cassandra: &str, registry: &str, label: &str, partitions: i32) -> Stage {
+        let name = unique(label);
+        let prefix = format!("{name}.");
+        let topic = |name: &str| format!("{prefix}{name}");
+        let kafka = Kafka::at(kafka);
+        kafka.create_topics(&[
+            (&topic("events"), partitions, "delete"),
+            (&topic("campaigns"), 1, "compact"),
+            (&topic("decisions"), partitions, "delete"),
+            (&topic("activity"), partitions, "delete"),
+            (&topic("events.dlq"), partitions, "delete"),
+        ]);
+        let store = Store::Scylla {
+            node: cassandra.to_owned(),
+            keyspace: name,
+            datacenter: "datacenter1".to_owned(),
+        };
+        let folder = Folder::new();
+        let settings = Settings::new(&kafka, registry, store, &prefix);
+        let stage = Stage::finish(settings, kafka, folder, None);
+        must_succeed(&["store", "migrate", "--config", &stage.config()], stage.folder.path());
+        stage
+    }
+
+    fn finish(settings: Settings, kafka: Kafka, folder: Folder, mock: Option<MockKafka>) -> Stage {
+        let schema_id = register_event_schema(&settings.registry);
+        let stage = Stage { settings, kafka, schema_id, folder, _mock: mock };
+        must_succeed(&["schemas", "register", "--config", &stage.config()], stage.folder.path());
+        stage
+    }
+
+    /// Path of the first instance's configuration file, written anew.
+    pub fn config(&self) -> String {
+        self.settings.write(self.folder.path()).display().to_string()
+    }
+
+    /// Publishes campaign files with `campaignd campaigns apply`.
+    pub fn apply(&self, files: &[(&str, &str)]) {
+        let folder: PathBuf = self.folder.path().join("campaigns");
+        std::fs::create_dir_all(&folder).expect("a folder for campaigns");
+        for (name, text) in files {
+            std::fs::write(folder.join(name), text).expect("a campaign file");
+        }
+        let folder = folder.display().to_string();
+        must_succeed(&["campaigns", "apply", &folder, "--config", &self.config()], self.folder.path());
+    }
+
+    /// The campaigns that stand on the topic now, as JSON, for the model.
+    pub fn published_campaigns(&self) -> Vec<Value> {
+        let mut live: BTreeMap<Vec<u8>, Option<Vec<u8>>> = BTreeMap::new();
+        for record in self.kafka.read_committed(&self.settings.topic("campaigns")) {
+            live.insert(record.key.unwrap_or_default(), record.value);
+        }
+        live.into_iter()
+            .filter(|(key, _)| key.starts_with(b"campaign:"))
+            .filter_map(|(_, value)| Some(serde_json::from_slice(&value?).expect("a campaign is JSON")))
+            .collect()
+    }
+
+    /// The offset of the last record of a campaign change.
+    pub fn campaigns_position(&self) -> i64 {
+        let records = self.kafka.read_committed(&self.settings.topic("campaigns"));
+        records.last().map_or(-1, |record| record.offset)
+    }
+
+    /// Produces to `events`, in this order.
+    pub fn produce(&self, items: &[Item]) {
+        let records: Vec<Record> = items.iter().map(|item| item.record.clone()).collect();
+        self.kafka.produce(&self.settings.topic("events"), &records);
+    }
+
+    /// Starts the first instance.
+    pub fn start(&self) -> Campaignd {
+        self.start_pausing(None)
+    }
+
+    /// Starts the first instance, which is to stop in its tracks somewhere.
+    pub fn start_pausing(&self, pause: Option<&Pause<'_>>) -> Campaignd {
+        let config = self.settings.write(self.folder.path());
+        Campaignd::run(&config, self.settings.http_port, pause)
+    }
+
+    /// Starts a further instance of the same group.
+    pub fn start_another(&self, settings: &Settings) -> Campaignd {
+        let config = settings.write(self.folder.path());
+        Campaignd::run(&config, settings.http_port, None)
+    }
+
+    /// Waits until so many records have been handled by this process, whatever became of them.
+    pub fn await_handled(&self, process: &mut Campaignd, records: u64) -> Handled {
+        until(&format!("{records} records to be handled"), || {
+            let handled = Handled::of(process);
+            if handled.total() >= records { Ok(handled) } else { Err(format!("{handled:?}")) }
+        })
+    }
+
+    /// Waits until the group has committed the end of every partition of `events`, and the projection that of `decisions`.
+    pub fn await_drained(&self, process: &mut Campaignd, patience: Duration) {
+        let groups = [(self.settings.group(), "events"), (self.settings.audit_group(), "decisions")];
+        for (group, topic) in groups {
+            until_within(patience, &format!("{group} to reach the end of {topic}"), || {
+                process.must_live();
+                match self.kafka.lag(&group, &self.settings.topic(topic)) {
+                    0 => Ok(()),
+                    lag => Err(format!("lag {lag}")),
+                }
+            });
+        }
+    }
+
+    /// Decisions as a read_committed reader sees them, partition by partition.
+    pub fn decisions(&self) -> Vec<Expected> {
+        let records = self.kafka.read_committed(&self.settings.topic("decisions"));
+        records.iter().map(|record| self.decode(record)).collect()
+    }
+
+    fn decode(&self, record: &Stored) -> Expected {
+        let value = record.value.as_deref().expect("a decision has a value");
+        let schema = WriterSchema::parse(0, DECISION_SCHEMA).expect("the schema parses");
+        let (_, body) = wire::split(value).expect("a decision is framed");
+        let decision = as_expected(&decode_decision(&schema, body).expect("a decision decodes"));
+        assert_eq!(record.key.as_deref(), Some(decision.user_id.as_bytes()), "the key is the user");
+        assert_eq!(
+            record.header("outcome").as_ref(),
+            Some(&decision.outcome),
+            "the header repeats the outcome"
+        );
+        decision
+    }
+
+    /// Dead letters as a read_committed reader sees them.
+    pub fn dead_letters(&self) -> Vec<Stored> {
+        self.kafka.read_committed(&self.settings.topic("events.dlq"))
+    }
+
+    /// The audit rows of a user, by `campaignd audit`, as JSON.
+    pub fn audit(&self, user_id: &str) -> Vec<Value> {
+        let output = campaignd(
+            &["audit", user_id, "--output", "json", "--config", &self.config()],
+            self.folder.path(),
+        );
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let text = String::from_utf8_lossy(&output.stdout);
+        text.lines().map(|line| serde_json::from_str(line).expect("a row is JSON")).collect()
+    }
+}
+
+/// What the process says has become of the records it has committed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Handled {
+    /// Events with at least one decision.
+    pub decided: u64,
+    /// Events without.
+    pub ignored: u64,
+    /// Events that were there before.
+    pub duplicates: u64,
+    /// Records that went to the dead letter topic.
+    pub dead: u64,
+}
+
+impl Handled {
+    /// As `/metrics` has it.
+    pub fn of(process: &mut Campaignd) -> Handled {
+        let metrics = process.metrics();
+        let count =
+            |outcome: &str| metrics.sum("campaignd_events_total", &[&format!("result=\"{outcome}\"")]);
+        Handled {
+            decided: count("decided"),
+            ignored: count("ignored"),
+            duplicates: count("duplicate"),
+            dead: count("dead_letter"),
+        }
+    }
+
+    /// All of them.
+    pub fn total(&self) -> u64 {
+        self.decided + self.ignored + self.duplicates + self.dead
+    }
+}
