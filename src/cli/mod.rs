@@ -3,6 +3,7 @@
 //! Exit codes: 0 done, 1 failed, 2 differences found, 64 bad usage or configuration.
 
 pub mod config;
+pub mod topology;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -39,6 +40,7 @@ pub struct Cli {
 #[allow(missing_docs, reason = "a doc comment here would replace the command's own help text")]
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    Topology(topology::Arguments),
     Config(config::Arguments),
 }
 
@@ -46,6 +48,7 @@ impl Command {
     /// Does it and says how it ended.
     pub async fn execute(self) -> anyhow::Result<ExitCode> {
         match self {
+            Self::Topology(arguments) => topology::execute(arguments).await,
             Self::Config(arguments) => config::execute(arguments),
         }
     }
@@ -65,7 +68,14 @@ impl ConfigArguments {
         self.load_explained().map(|loaded| loaded.config)
     }
 
-    /// The same, with the layer that each value comes from.
+    /// The configuration, with the log started as it says; for every command that talks to a service.
+    pub fn load_and_log(&self) -> anyhow::Result<Config> {
+        let config = self.load()?;
+        crate::telemetry::log::init(&config.log)?;
+        Ok(config)
+    }
+
+    /// The configuration with the layer that each value comes from.
     pub fn load_explained(&self) -> Result<Loaded, ConfigError> {
         // Variables that are not UTF-8 cannot be settings of ours.
         let env =
