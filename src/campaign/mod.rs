@@ -4,11 +4,23 @@
 //! ([`definition::Campaign::to_canonical_json`]) and folded from the `campaigns` topic into a set ([`live`], [`set`]).
 //! Nothing in here knows Kafka, a database, a clock or an executor: time and records come in as arguments.
 
+pub mod canonical;
 pub mod catalog;
+pub mod check;
 pub mod condition;
 pub mod definition;
+pub mod diagnostic;
 pub mod duration;
 pub mod evaluate;
+pub mod live;
+mod node;
 pub mod number;
+mod reader;
+mod scalar;
+pub mod schema;
 pub mod set;
 pub mod timestamp;
+pub mod yaml;
+
+#[cfg(test)]
+pub(crate) mod testing;
