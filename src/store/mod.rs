@@ -1,13 +1,26 @@
 //! Where user state, fences and the audit trail are kept.
 //!
 //! [`StateStore`] is what the pipeline needs, [`AuditStore`] what the projection and the commands need. Two
-//! implementations serve both traits: ScyllaDB (`scylla.rs`) and the embedded one (`embedded.rs`); one contract
-//! suite runs against both.
+//! implementations serve both traits: ScyllaDB ([`scylla`], which runs on Cassandra too) and the embedded one
+//! ([`embedded`]); one contract suite, `tests/support/store_contract.rs`, runs against both.
+//!
+//! A user id has 1 to [`MAX_USER_ID_BYTES`] bytes; another one is [`StoreError::Refused`].
 
 use async_trait::async_trait;
 use bytes::Bytes;
 
 use crate::decision::{Decision, Outcome};
+
+mod audit_row;
+pub mod embedded;
+pub mod migrate;
+mod open;
+pub mod scylla;
+
+pub use open::open;
+
+/// Longest user id: either store's keys hold 65,535 bytes, the embedded one's with a few bytes of their own.
+pub const MAX_USER_ID_BYTES: usize = 65_000;
 
 /// One user's cell to be written.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,6 +71,14 @@ pub struct FenceRow {
     pub committed_offset: Option<i64>,
 }
 
+impl FenceRow {
+    /// Whether the other row is of the same owner at the same fence, whatever else it says. The token decides: two
+    /// owners can compute the same fence.
+    pub fn same_owner(&self, other: &Self) -> bool {
+        self.token == other.token && self.fence_us == other.fence_us
+    }
+}
+
 /// What the pipeline needs of a store.
 #[async_trait]
 pub trait StateStore: Send + Sync + 'static {
@@ -72,8 +93,9 @@ pub trait StateStore: Send + Sync + 'static {
     async fn read_fence(&self, topic: &str, partition: i32) -> Result<Option<FenceRow>, StoreError>;
 
     /// Replaces the row by `next` in one lightweight transaction if it still equals `expected` in fence and token
-    /// (`None`: no row yet). A time-out is resolved inside by reading back with SERIAL and comparing the TOKEN.
-    /// [`StoreError::Fenced`] when somebody else's row stands there.
+    /// (`None`: no row yet). A time-out is resolved inside by reading back with SERIAL and comparing the TOKEN (rule
+    /// F1). `Ok` when `next` stands there, also when an earlier call put it there, so the same call may be repeated
+    /// after [`StoreError::Unavailable`]. [`StoreError::Fenced`] when somebody else's row stands there.
     async fn replace_fence(
         &self,
         topic: &str,
@@ -115,4 +137,15 @@ pub trait AuditStore: Send + Sync + 'static {
 
     /// Rows of one user, newest event first.
     async fn read_audit(&self, query: &AuditQuery) -> Result<Vec<AuditRow>, StoreError>;
+}
+
+/// Refuses a user id that cannot be a key.
+fn check_user_id(user_id: &str) -> Result<(), StoreError> {
+    if (1..=MAX_USER_ID_BYTES).contains(&user_id.len()) {
+        return Ok(());
+    }
+    Err(StoreError::Refused(format!(
+        "a user id of {} bytes cannot be stored; it must have 1 to {MAX_USER_ID_BYTES}",
+        user_id.len()
+    )))
 }

@@ -8,5 +8,6 @@
 mod support;
 
 mod frame;
+mod store;
 mod the_model;
 mod the_shop;

@@ -10,6 +10,7 @@
 
 mod parts;
 mod schemas;
+mod store;
 mod suite;
 #[path = "../support/mod.rs"]
 mod support;
@@ -21,5 +22,6 @@ fn main() -> ExitCode {
     let mut suite = Suite::from_environment();
     parts::stories(&mut suite);
     schemas::stories(&mut suite);
+    store::stories(&mut suite);
     suite.run()
 }
