@@ -3,6 +3,7 @@
 //! Exit codes: 0 done, 1 failed, 2 differences found, 64 bad usage or configuration.
 
 pub mod config;
+pub mod store;
 pub mod topology;
 
 use std::path::PathBuf;
@@ -42,6 +43,7 @@ pub struct Cli {
 pub enum Command {
     Topology(topology::Arguments),
     Config(config::Arguments),
+    Store(store::Arguments),
 }
 
 impl Command {
@@ -50,6 +52,7 @@ impl Command {
         match self {
             Self::Topology(arguments) => topology::execute(arguments).await,
             Self::Config(arguments) => config::execute(arguments),
+            Self::Store(arguments) => store::execute(arguments).await,
         }
     }
 }
