@@ -42,7 +42,7 @@ struct Migrate {
 /// Runs the command.
 pub async fn execute(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let Command::Migrate(Migrate { config, output }) = arguments.command;
-    let config = config.load()?;
+    let config = config.load_and_log()?;
     let (place, report) = migrate(&config).await?;
     match output {
         Output::Human => print!("{}", text(&place, &report)),
