@@ -140,7 +140,7 @@ pub trait AuditStore: Send + Sync + 'static {
 }
 
 /// Refuses a user id that cannot be a key.
-fn check_user_id(user_id: &str) -> Result<(), StoreError> {
+pub(crate) fn check_user_id(user_id: &str) -> Result<(), StoreError> {
     if (1..=MAX_USER_ID_BYTES).contains(&user_id.len()) {
         return Ok(());
     }

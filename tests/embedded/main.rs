@@ -8,6 +8,7 @@
 mod support;
 
 mod frame;
+mod projection;
 mod store;
 mod the_model;
 mod the_shop;
