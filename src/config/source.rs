@@ -13,6 +13,9 @@ use super::problem::Problem;
 /// Start of the name of every variable that is read.
 pub const ENV_PREFIX: &str = "CAMPAIGND_";
 
+/// What a problem with the whole file is filed under.
+const FILE: &str = "the file";
+
 /// Where a value comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Origin {
@@ -58,14 +61,13 @@ impl Tree {
         let file = path.map(|path| path.display().to_string()).unwrap_or_default();
         if let Some(path) = path {
             let origin = Origin::File(file.clone());
-            let text = std::fs::read_to_string(path).map_err(|error| {
-                Problem::new("--config", &file, &origin, format!("cannot be read: {error}"))
-            })?;
+            let text = std::fs::read_to_string(path)
+                .map_err(|error| Problem::new(FILE, "", &origin, format!("cannot be read: {error}")))?;
             figment = figment.merge(Toml::string(&text));
         }
         figment = figment.merge(Environment::new(env, open_paths));
         let data = figment.data().map_err(|error| {
-            Problem::new("--config", &file, &Origin::File(file.clone()), format!("is not TOML: {error}"))
+            Problem::new(FILE, "", &Origin::File(file.clone()), format!("is not TOML: {error}"))
         })?;
         let root = data.into_iter().find(|(profile, _)| *profile == Profile::Default);
         Ok(Self { root: root.map(|(_, dict)| dict).unwrap_or_default(), figment, file })

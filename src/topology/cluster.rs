@@ -5,8 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rdkafka::admin::{
-    AdminClient, AdminOptions, ConfigResource, NewTopic, OwnedResourceSpecifier, ResourceSpecifier,
-    TopicReplication,
+    AdminClient, AdminOptions, NewTopic, OwnedResourceSpecifier, ResourceSpecifier, TopicReplication,
 };
 use rdkafka::client::DefaultClientContext;
 use rdkafka::error::KafkaError;
@@ -20,14 +19,14 @@ use crate::config::{Config, Topics};
 #[derive(Debug, thiserror::Error)]
 pub enum TopologyError {
     /// No broker answered.
-    #[error("kafka at {brokers} cannot {what}: {source}; check kafka.brokers and the security settings")]
+    #[error("kafka at {brokers} cannot {what}: {answer}; check kafka.brokers and the security settings")]
     Kafka {
         /// Where it was tried.
         brokers: String,
         /// What was asked.
         what: &'static str,
         /// What the client says.
-        source: KafkaError,
+        answer: KafkaError,
     },
     /// The cluster refused one topic.
     #[error("kafka refuses {what} topic {topic}: {code}")]
@@ -47,6 +46,15 @@ pub enum TopologyError {
     Cut(#[from] tokio::task::JoinError),
 }
 
+/// How the id of librdkafka's mock cluster begins: the broker of the demo, which has no admin requests and would let
+/// one run into its time-out.
+const MOCK_CLUSTER: &str = "mockCluster";
+
+struct Listed {
+    counts: BTreeMap<String, i32>,
+    tells_settings: bool,
+}
+
 /// The administrative side of a cluster.
 pub struct Cluster {
     admin: Arc<AdminClient<DefaultClientContext>>,
@@ -58,17 +66,17 @@ impl Cluster {
     /// A client for the brokers of the configuration; nothing is contacted yet.
     pub fn new(config: &Config) -> Result<Self, TopologyError> {
         let brokers = config.kafka.brokers.clone();
-        let admin = config.client_config().create().map_err(|source| TopologyError::Kafka {
+        let admin = config.client_config().create().map_err(|answer| TopologyError::Kafka {
             brokers: brokers.clone(),
             what: "be set up",
-            source,
+            answer,
         })?;
         Ok(Self { admin: Arc::new(admin), brokers, timeout: Duration::from_millis(config.kafka.timeout_ms) })
     }
 
     /// Those of our topics that are there.
     pub async fn actual(&self, names: &Topics) -> Result<BTreeMap<Role, Actual>, TopologyError> {
-        let counts = self.partition_counts().await?;
+        let Listed { counts, tells_settings } = self.list().await?;
         let present: Vec<(Role, &str, i32)> = Role::ALL
             .into_iter()
             .filter_map(|role| {
@@ -81,22 +89,7 @@ impl Cluster {
         }
         let specifiers: Vec<ResourceSpecifier<'_>> =
             present.iter().map(|(_, name, _)| ResourceSpecifier::Topic(name)).collect();
-        let described = self
-            .admin
-            .describe_configs(&specifiers, &self.options())
-            .await
-            .map_err(|source| self.failed("describe the topics", source))?;
-        let mut configs = BTreeMap::new();
-        for resource in described {
-            let resource = resource.map_err(|code| TopologyError::Topic {
-                what: "to describe a",
-                topic: String::new(),
-                code,
-            })?;
-            if let OwnedResourceSpecifier::Topic(name) = &resource.specifier {
-                configs.insert(name.clone(), settings(&resource));
-            }
-        }
+        let mut configs = if tells_settings { self.settings(&specifiers).await? } else { BTreeMap::new() };
         Ok(present
             .into_iter()
             .map(|(role, name, partitions)| {
@@ -118,7 +111,7 @@ impl Cluster {
             .admin
             .create_topics([&topic], &self.options().operation_timeout(Some(self.timeout)))
             .await
-            .map_err(|source| self.failed("create a topic", source))?;
+            .map_err(|answer| self.failed("create a topic", answer))?;
         match results.into_iter().next() {
             Some(Err((topic, code))) => Err(TopologyError::Topic { what: "to create", topic, code }),
             _ => Ok(()),
@@ -135,30 +128,81 @@ impl Cluster {
         Ok(actual.into_iter().map(|(role, topic)| (role, topic.partitions)).collect())
     }
 
+    /// Settings by topic.
+    async fn settings(
+        &self,
+        specifiers: &[ResourceSpecifier<'_>],
+    ) -> Result<BTreeMap<String, BTreeMap<String, String>>, TopologyError> {
+        let described = self.admin.describe_configs(specifiers, &self.options()).await;
+        let described = described.map_err(|answer| self.failed("describe the topics", answer))?;
+        let mut configs = BTreeMap::new();
+        for resource in described {
+            let resource =
+                resource.map_err(|code| self.failed("describe a topic", KafkaError::AdminOp(code)))?;
+            if let OwnedResourceSpecifier::Topic(name) = &resource.specifier {
+                let entries = resource.entries.iter();
+                let known = entries.filter_map(|entry| Some((entry.name.clone(), entry.value.clone()?)));
+                configs.insert(name.clone(), known.collect());
+            }
+        }
+        Ok(configs)
+    }
+
     /// Asks for all topics at once: asking for one by name would create it where brokers do so by themselves.
-    async fn partition_counts(&self) -> Result<BTreeMap<String, i32>, TopologyError> {
+    async fn list(&self) -> Result<Listed, TopologyError> {
         let (admin, timeout) = (self.admin.clone(), self.timeout);
-        let metadata =
-            tokio::task::spawn_blocking(move || admin.inner().fetch_metadata(None, timeout)).await?;
-        let metadata = metadata.map_err(|source| self.failed("list the topics", source))?;
-        Ok(metadata
-            .topics()
-            .iter()
-            .map(|topic| {
-                (topic.name().to_string(), i32::try_from(topic.partitions().len()).unwrap_or(i32::MAX))
-            })
-            .collect())
+        let listed = tokio::task::spawn_blocking(move || {
+            let client = admin.inner();
+            let metadata = client.fetch_metadata(None, timeout)?;
+            let topics = metadata.topics().iter();
+            let count = |partitions: usize| i32::try_from(partitions).unwrap_or(i32::MAX);
+            let counts = topics.map(|topic| (topic.name().to_string(), count(topic.partitions().len())));
+            let cluster_id = client.fetch_cluster_id(timeout).unwrap_or_default();
+            Ok(Listed { counts: counts.collect(), tells_settings: !cluster_id.starts_with(MOCK_CLUSTER) })
+        });
+        listed.await?.map_err(|answer| self.failed("list the topics", answer))
     }
 
     fn options(&self) -> AdminOptions {
         AdminOptions::new().request_timeout(Some(self.timeout))
     }
 
-    fn failed(&self, what: &'static str, source: KafkaError) -> TopologyError {
-        TopologyError::Kafka { brokers: self.brokers.clone(), what, source }
+    fn failed(&self, what: &'static str, answer: KafkaError) -> TopologyError {
+        TopologyError::Kafka { brokers: self.brokers.clone(), what, answer }
     }
 }
 
-fn settings(resource: &ConfigResource) -> BTreeMap<String, String> {
-    resource.entries.iter().filter_map(|entry| Some((entry.name.clone(), entry.value.clone()?))).collect()
+#[cfg(test)]
+mod tests {
+    use rdkafka::mocking::MockCluster;
+    use rdkafka::producer::DefaultProducerContext;
+
+    use super::*;
+
+    fn mock(topics: &[(&str, i32)]) -> (MockCluster<'static, DefaultProducerContext>, Config) {
+        let broker = MockCluster::new(1).unwrap();
+        for (topic, partitions) in topics {
+            broker.create_topic(topic, *partitions, 1).unwrap();
+        }
+        let mut config = Config::default();
+        config.kafka.brokers = broker.bootstrap_servers();
+        (broker, config)
+    }
+
+    #[tokio::test]
+    async fn good_topics_pass_even_where_the_broker_tells_no_settings() {
+        let all = [("events", 4), ("campaigns", 1), ("decisions", 4), ("activity", 8), ("events.dlq", 4)];
+        let (_broker, config) = mock(&all);
+        let counts = Cluster::new(&config).unwrap().check(&config.topics).await.unwrap();
+        assert_eq!(counts[&Role::Events], 4);
+        assert_eq!(counts[&Role::Activity], 8);
+    }
+
+    #[tokio::test]
+    async fn too_few_partitions_and_missing_topics_are_refused_together() {
+        let (_broker, config) = mock(&[("events", 4), ("campaigns", 1), ("decisions", 2), ("activity", 4)]);
+        let error = Cluster::new(&config).unwrap().check(&config.topics).await.unwrap_err().to_string();
+        assert!(error.contains("topic decisions has 2 partitions; it must have at least 4"), "{error}");
+        assert!(error.contains("topic events.dlq does not exist"), "{error}");
+    }
 }
