@@ -1,7 +1,21 @@
 //! Deciding: `decide(state, event, campaigns, now) -> decisions with reasons`.
 //!
 //! Pure: neither Kafka, nor a database, nor a clock. The same function decides in `run`, `demo`, backtest,
-//! explain and the tests.
+//! explain and the tests. The way of an event: [`scope`] lays the event over the state, [`matching`] says which
+//! campaigns decide at all, [`steps`] gives each its reason, [`limits`] being the largest of the steps.
+
+#[cfg(test)]
+pub(crate) mod fixtures;
+pub mod id;
+pub mod json;
+pub mod limits;
+pub mod matching;
+pub mod scope;
+pub mod sentence;
+pub mod steps;
+
+pub use id::decision_id;
+pub use steps::{decide, decide_observing};
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -60,6 +74,13 @@ pub struct Reason {
     pub outranked_by: Option<String>,
 }
 
+impl Reason {
+    /// A reason that needs no detail.
+    pub fn of(code: ReasonCode) -> Self {
+        Self { code, limit: None, outranked_by: None }
+    }
+}
+
 /// A limit as a support person needs to see it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LimitReason {
@@ -93,6 +114,22 @@ pub enum ReasonCode {
     CapHistoryTruncated,
     /// The encoded decision would exceed the record limit.
     TooLarge,
+}
+
+impl ReasonCode {
+    /// What a decision with this reason says.
+    pub fn outcome(self) -> Outcome {
+        match self {
+            ReasonCode::Allowed => Outcome::Allow,
+            ReasonCode::LateEvent
+            | ReasonCode::Outranked
+            | ReasonCode::OnceEver
+            | ReasonCode::CalendarLimit
+            | ReasonCode::RollingLimit
+            | ReasonCode::CapHistoryTruncated
+            | ReasonCode::TooLarge => Outcome::Suppress,
+        }
+    }
 }
 
 /// The action of a decision.

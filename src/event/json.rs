@@ -113,7 +113,7 @@ impl Serialize for Value {
 }
 
 /// Properties whose names must differ.
-struct Named(Properties);
+pub(crate) struct Named(pub(crate) Properties);
 
 impl<'de> Deserialize<'de> for Named {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {

@@ -9,6 +9,7 @@ mod limits;
 use std::collections::BTreeMap;
 
 pub use json::EventError;
+pub(crate) use json::Named;
 pub use limits::{LimitError, Limits};
 
 /// A property or trait value, exactly the shapes that `schemas/event.avsc` allows.

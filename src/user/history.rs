@@ -7,8 +7,9 @@
 //! - an occurrence that is not kept (any more) is not newer than one that is, and the newest such time is known. So
 //!   every question is answered exactly or, when an occurrence that is not kept could change the answer, with
 //!   UNKNOWN and `history_truncated`; never wrongly;
-//! - a question is asked as of a time t, the time of the event being decided: occurrences after t do not exist for
-//!   it. Windows are half-open, `(t - D, t]`.
+//! - a question is asked as of a time t, the time of the event being decided. Windows are half-open, `(t - D, t]`, and
+//!   `since` looks back from t: for them, occurrences after t do not exist. Lifetime `exists` and `count` are about
+//!   everything recorded, also what happened after t: a first purchase stays the first when an older one arrives late.
 //!
 //! The history depends on the events and the catalog only, not on which campaigns exist.
 
@@ -245,18 +246,6 @@ impl TypeHistory {
         self.kept.partition_point(|occurrence| occurrence.at_ms <= at_ms)
     }
 
-    /// All occurrences at or before `at_ms`, when that is certain.
-    fn count_up_to(&self, at_ms: i64) -> Option<u64> {
-        if at_ms < self.first_ms {
-            return Some(0);
-        }
-        if self.dropped_ms.is_some_and(|dropped| dropped > at_ms) {
-            return None;
-        }
-        let later = self.kept.len().saturating_sub(self.kept_up_to(at_ms));
-        Some(self.count.saturating_sub(u64::try_from(later).unwrap_or(u64::MAX)))
-    }
-
     /// The latest occurrence at or before `at_ms`: `Ok(None)` when there is certainly none, `Err` when unknown.
     fn latest_up_to(&self, at_ms: i64) -> Result<Option<i64>, Truncated> {
         let latest = self.kept_up_to(at_ms).checked_sub(1).and_then(|index| self.kept.get(index));
@@ -272,31 +261,30 @@ impl TypeHistory {
 
     fn exists(&self, window: Span) -> Result<bool, Truncated> {
         // The earliest occurrence counts even when it is not kept: it alone can make the answer certain.
-        if window.contains(self.first_ms) {
+        if window.after_ms.is_none() || window.contains(self.first_ms) {
             return Ok(true);
         }
-        match self.latest_up_to(window.until_ms)? {
-            Some(latest) => Ok(window.contains(latest)),
-            None => Ok(false),
-        }
+        let latest = self.latest_up_to(window.until_ms)?;
+        Ok(latest.is_some_and(|latest| window.contains(latest)))
     }
 
     fn count(&self, window: Span) -> Result<u64, Truncated> {
-        let Some(after_ms) = window.after_ms else {
-            return self.count_up_to(window.until_ms).ok_or(Truncated);
-        };
-        if after_ms >= window.until_ms {
-            return Ok(0);
-        }
-        if self.dropped_ms.is_none_or(|dropped| dropped <= after_ms) {
-            let inside = self.kept_up_to(window.until_ms).saturating_sub(self.kept_up_to(after_ms));
-            return Ok(u64::try_from(inside).unwrap_or(u64::MAX));
-        }
-        // Something that is not kept may lie inside; when all there ever was lies inside, its number is known.
-        if self.first_ms > after_ms {
-            self.count_up_to(window.until_ms).ok_or(Truncated)
-        } else {
-            Err(Truncated)
+        let Some(after_ms) = window.after_ms else { return Ok(self.count) };
+        let later = self.kept.len().saturating_sub(self.kept_up_to(window.until_ms));
+        let inside = self.kept_up_to(window.until_ms).saturating_sub(self.kept_up_to(after_ms));
+        match self.dropped_ms {
+            Some(dropped_ms) if window.contains(dropped_ms) && self.first_ms > after_ms => {
+                // All there ever was lies inside or is kept and later.
+                Ok(self.count.saturating_sub(u64::try_from(later).unwrap_or(u64::MAX)))
+            }
+            Some(dropped_ms)
+                if dropped_ms > after_ms
+                    && self.first_ms <= window.until_ms
+                    && after_ms < window.until_ms =>
+            {
+                Err(Truncated)
+            }
+            _ => Ok(u64::try_from(inside).unwrap_or(u64::MAX)),
         }
     }
 

@@ -195,11 +195,11 @@ fn the_same_event_id_is_one_event_even_with_other_contents() {
 }
 
 #[test]
-fn a_personal_trait_is_seen_with_its_event_and_not_remembered() {
+fn a_personal_trait_is_neither_seen_nor_remembered() {
     let when = json!({"field": "user.email", "op": "exists"});
     let model = Model::new(&[campaign("c", json!({"when": when}))]).without_traits(&["email"]);
     let mut story = Story { model, next: 0 };
-    assert_eq!(story.event("tick", 0, json!({}), json!({"email": "a@example.org"})), ["c allowed"]);
+    assert_eq!(story.event("tick", 0, json!({}), json!({"email": "a@example.org"})), ["ignored"]);
     assert_eq!(story.plain("tick", 1), ["ignored"]);
 }
 

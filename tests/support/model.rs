@@ -171,7 +171,7 @@ impl Model {
         model
     }
 
-    /// The same with the traits that must not be remembered.
+    /// The same with the traits that must be neither seen nor remembered.
     pub fn without_traits(mut self, names: &[&str]) -> Model {
         self.pii_traits = names.iter().map(|name| (*name).to_owned()).collect();
         self
@@ -197,6 +197,7 @@ impl Model {
         if let Some(traits) = event.get("traits").and_then(Value::as_object) {
             person.traits.extend(traits.iter().map(|(name, value)| (name.clone(), value.clone())));
         }
+        person.traits.retain(|name, _| !self.pii_traits.contains(name));
         let late = person.newest_ms.is_some_and(|newest| newest - t > self.lateness_ms);
         let seen = Seen { event, traits: &person.traits, past: &person.past, t };
         let matching: Vec<&Rule> = self
@@ -245,7 +246,6 @@ impl Model {
         }
 
         person.past.push((event_type, t));
-        person.traits.retain(|name, _| !self.pii_traits.contains(name));
         person.newest_ms = Some(person.newest_ms.map_or(t, |newest| newest.max(t)));
         if decisions.is_empty() { Verdict::Ignored } else { Verdict::Decided(decisions) }
     }

@@ -65,11 +65,19 @@ fn windows_are_half_open() {
 fn what_happens_later_does_not_exist_for_a_late_event() {
     let history = purchases(&[1000, 2000, 3000], rule(DAY, 256));
     assert_eq!(count(&history, Window::LastMs(DAY), 2500), HistoryAnswer::Count(2));
-    assert_eq!(count(&history, Window::Lifetime, 2500), HistoryAnswer::Count(2));
+    assert_eq!(exists(&history, Window::LastMs(DAY), 999), HistoryAnswer::Exists(false));
+    assert_eq!(count(&history, Window::LastMs(DAY), 999), HistoryAnswer::Count(0));
     assert_eq!(since(&history, Window::Lifetime, 2500), HistoryAnswer::SinceMs(500));
-    assert_eq!(exists(&history, Window::Lifetime, 999), HistoryAnswer::Exists(false));
-    assert_eq!(count(&history, Window::Lifetime, 999), HistoryAnswer::Count(0));
     assert_eq!(since(&history, Window::Lifetime, 999), NONE);
+}
+
+#[test]
+fn lifetime_holds_everything_recorded_also_for_a_late_event() {
+    let history = purchases(&[1000, 2000, 3000], rule(DAY, 2));
+    for at_ms in [0, 999, 2500, 9999] {
+        assert_eq!(exists(&history, Window::Lifetime, at_ms), HistoryAnswer::Exists(true));
+        assert_eq!(count(&history, Window::Lifetime, at_ms), HistoryAnswer::Count(3));
+    }
 }
 
 #[test]
@@ -106,14 +114,17 @@ fn the_number_kept_is_bounded_and_lifetime_stays_exact() {
 fn as_of_a_time_before_the_oldest_kept_only_what_is_certain_is_answered() {
     let history = purchases(&[10, 20, 30, 40, 50, 60], rule(DAY, 2));
     // As of 35: dropped are 10, 20, 30 and 40, of which only the newest, 40, and the first, 10, are known.
-    assert_eq!(count(&history, Window::Lifetime, 35), TRUNCATED);
+    assert_eq!(count(&history, Window::LastMs(10), 35), TRUNCATED);
     assert_eq!(since(&history, Window::Lifetime, 35), TRUNCATED);
-    assert_eq!(exists(&history, Window::Lifetime, 35), HistoryAnswer::Exists(true));
     assert_eq!(exists(&history, Window::LastMs(10), 35), TRUNCATED);
     assert_eq!(exists(&history, Window::LastMs(30), 35), HistoryAnswer::Exists(true), "the first is inside");
     // As of 45 the newest dropped one is the latest.
     assert_eq!(since(&history, Window::Lifetime, 45), HistoryAnswer::SinceMs(5));
-    assert_eq!(count(&history, Window::Lifetime, 45), HistoryAnswer::Count(4));
+    assert_eq!(
+        count(&history, Window::LastMs(45), 45),
+        HistoryAnswer::Count(4),
+        "all but the kept 50 and 60"
+    );
     assert_eq!(exists(&history, Window::LastMs(6), 45), HistoryAnswer::Exists(true));
     assert_eq!(exists(&history, Window::LastMs(5), 45), HistoryAnswer::Exists(false));
 }
@@ -284,12 +295,14 @@ proptest! {
             .filter(|at| *at <= at_ms && (lifetime || *at > at_ms - length.max(0)))
             .collect();
 
+        // Lifetime exists and count are about everything recorded.
+        let counted = if lifetime { times.len() } else { inside.len() };
         match exists(&history, window, at_ms) {
-            HistoryAnswer::Exists(answer) => prop_assert_eq!(answer, !inside.is_empty()),
+            HistoryAnswer::Exists(answer) => prop_assert_eq!(answer, counted > 0),
             answer => prop_assert_eq!(answer, TRUNCATED),
         }
         match count(&history, window, at_ms) {
-            HistoryAnswer::Count(answer) => prop_assert_eq!(answer, inside.len() as u64),
+            HistoryAnswer::Count(answer) => prop_assert_eq!(answer, counted as u64),
             answer => prop_assert_eq!(answer, TRUNCATED),
         }
         match since(&history, window, at_ms) {
