@@ -12,6 +12,7 @@ pub mod definition;
 pub mod diagnostic;
 pub mod duration;
 pub mod evaluate;
+pub mod folder;
 pub mod live;
 mod node;
 pub mod number;

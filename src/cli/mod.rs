@@ -2,6 +2,7 @@
 //!
 //! Exit codes: 0 done, 1 failed, 2 differences found, 64 bad usage or configuration.
 
+pub mod campaigns;
 pub mod config;
 pub mod store;
 pub mod topology;
@@ -42,6 +43,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     Topology(topology::Arguments),
+    Campaigns(campaigns::Arguments),
     Config(config::Arguments),
     Store(store::Arguments),
 }
@@ -51,6 +53,7 @@ impl Command {
     pub async fn execute(self) -> anyhow::Result<ExitCode> {
         match self {
             Self::Topology(arguments) => topology::execute(arguments).await,
+            Self::Campaigns(arguments) => campaigns::execute(arguments).await,
             Self::Config(arguments) => config::execute(arguments),
             Self::Store(arguments) => store::execute(arguments).await,
         }

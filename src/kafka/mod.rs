@@ -1,1 +1,3 @@
 //! Everything that touches librdkafka.
+
+pub mod campaigns;
