@@ -18,7 +18,7 @@ use tokio::sync::watch;
 use super::log::{self, POLL, TopicLog, Watermarks};
 use super::{CampaignsError, CampaignsTopic};
 use crate::campaign::definition::Status;
-use crate::campaign::live::{Change, LiveCampaigns};
+use crate::campaign::live::LiveCampaigns;
 use crate::campaign::set::CampaignSet;
 use crate::telemetry::metrics::Metrics;
 
@@ -236,13 +236,11 @@ impl Worker {
                         continue;
                     }
                     pace.rewound = false;
-                    match log::fold(&mut self.live, &message) {
-                        Ok(Change::Nothing) => {}
-                        Ok(_) => pace.dirty_since = pace.dirty_since.or_else(|| Some(Instant::now())),
-                        Err(rejected) => {
-                            self.metrics.campaign_record_rejected();
-                            tracing::warn!(%rejected, "a record of the campaigns topic is left out");
-                        }
+                    // Whatever the record does, the position moves, and the position is part of the set.
+                    pace.dirty_since = pace.dirty_since.or_else(|| Some(Instant::now()));
+                    if let Err(rejected) = log::fold(&mut self.live, &message) {
+                        self.metrics.campaign_record_rejected();
+                        tracing::warn!(%rejected, "a record of the campaigns topic is left out");
                     }
                 }
                 Some(Err(error)) => self.complain(&error, &mut pace)?,

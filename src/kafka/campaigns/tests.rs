@@ -33,10 +33,14 @@ impl Broker {
     }
 
     fn put(&self, key: &str, value: Option<&str>) {
+        self.send(key, value);
+        self.producer.flush(Duration::from_secs(10)).unwrap();
+    }
+
+    fn send(&self, key: &str, value: Option<&str>) {
         let mut record = BaseRecord::<str, str>::to("campaigns").key(key).partition(0);
         record.payload = value;
         self.producer.send(record).map_err(|(error, _)| error).unwrap();
-        self.producer.flush(Duration::from_secs(10)).unwrap();
     }
 
     fn publish(&self, desired: &Desired) -> Published {
@@ -91,8 +95,9 @@ async fn the_set_follows_the_topic() {
 async fn a_reader_that_starts_later_sees_the_same() {
     let broker = Broker::start();
     for id in 0..300 {
-        broker.put(&campaign_key(&format!("c{id}")), Some(&json(&format!("c{id}"), id)));
+        broker.send(&campaign_key(&format!("c{id}")), Some(&json(&format!("c{id}"), id)));
     }
+    broker.producer.flush(Duration::from_secs(10)).unwrap();
     let reader = CampaignsReader::start(broker.topic.clone(), Metrics::new().unwrap()).await.unwrap();
     reader.caught_up().await.unwrap();
     assert_eq!(reader.current().candidates("purchase").len(), 300);
