@@ -8,7 +8,7 @@ use crate::group::Group;
 use crate::java::on_path;
 use crate::stop::Stop;
 use anyhow::{Context, bail};
-use rustix::process::Signal;
+use signal_hook::consts::SIGTERM;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -121,7 +121,7 @@ fn run_maven(artifacts: Artifacts, folder: &Path, java: &Path, stop: &Stop) -> a
             bail!("Maven failed ({status}); its last words:\n{}", tail(&log));
         }
         if stop.requested().is_some() || Instant::now() > deadline {
-            maven.stop(Signal::TERM, Instant::now() + Duration::from_secs(2));
+            maven.stop(SIGTERM, Instant::now() + Duration::from_secs(2));
             stop.check()?;
             bail!("Maven took longer than {} seconds", PATIENCE.as_secs());
         }

@@ -1,9 +1,9 @@
 //! A child process with a process group of its own, stopped as a whole.
 
 use crate::TICK;
-use crate::die_with_parent::die_with_parent;
+use crate::os::{Pid, die_with_parent, signal_group};
 use anyhow::Context;
-use rustix::process::{Pid, Signal, kill_process_group};
+use signal_hook::consts::{SIGCONT, SIGKILL, SIGTERM};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, ExitStatus};
 use std::time::{Duration, Instant};
@@ -24,7 +24,7 @@ impl Group {
         command.process_group(0);
         die_with_parent(command);
         let child = command.spawn().with_context(|| format!("cannot start {name}"))?;
-        let pid = Pid::from_child(&child);
+        let pid = Pid::of(&child).context("a child process without a process id")?;
         Ok(Self { child, pid })
     }
 
@@ -39,16 +39,16 @@ impl Group {
     }
 
     /// Sends the signal to the group, waits for the process until the deadline, then kills what is left of the group.
-    pub fn stop(&mut self, signal: Signal, deadline: Instant) {
+    pub fn stop(&mut self, signal: i32, deadline: Instant) {
         if matches!(self.child.try_wait(), Ok(None)) {
             signal_group(self.pid, signal);
             // A test may have frozen the process; frozen, it would not see the signal.
-            signal_group(self.pid, Signal::CONT);
+            signal_group(self.pid, SIGCONT);
             while matches!(self.child.try_wait(), Ok(None)) && Instant::now() < deadline {
                 std::thread::sleep(TICK);
             }
         }
-        signal_group(self.pid, Signal::KILL);
+        signal_group(self.pid, SIGKILL);
         // Killed or ended, so this returns at once; it keeps no zombie behind.
         let _ = self.child.wait();
     }
@@ -56,11 +56,6 @@ impl Group {
 
 impl Drop for Group {
     fn drop(&mut self) {
-        self.stop(Signal::TERM, Instant::now() + GRACE);
+        self.stop(SIGTERM, Instant::now() + GRACE);
     }
-}
-
-/// Signals every process of a group; a group that is gone already is what was wanted.
-pub fn signal_group(pid: Pid, signal: Signal) {
-    let _ = kill_process_group(pid, signal);
 }

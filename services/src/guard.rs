@@ -5,9 +5,9 @@
 //! The guard has a process group of its own, so a Ctrl-C in the terminal does not end it.
 
 use crate::TICK;
-use crate::group::signal_group;
+use crate::os::{Pid, signal_group};
 use anyhow::Context;
-use rustix::process::{Pid, Signal};
+use signal_hook::consts::SIGKILL;
 use std::io::{BufRead, Write};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -42,7 +42,7 @@ impl Guard {
 
     /// Has the group killed when the tool dies.
     pub fn watch_group(&mut self, pid: Pid) -> anyhow::Result<()> {
-        self.tell(&format!("group {}", pid.as_raw_nonzero()))
+        self.tell(&format!("group {}", pid.number()))
     }
 
     /// Has the file or folder removed when the tool dies.
@@ -70,14 +70,14 @@ pub fn keep() -> anyhow::Result<()> {
     for line in std::io::stdin().lock().lines() {
         let line = line.context("cannot read from the tool")?;
         match line.split_once(' ') {
-            Some(("group", pid)) => groups.extend(pid.parse().ok().and_then(Pid::from_raw)),
+            Some(("group", pid)) => groups.extend(pid.parse().ok().and_then(Pid::new)),
             Some(("path", path)) => paths.push(PathBuf::from(path)),
             _ if line == "done" => return Ok(()),
             _ => {}
         }
     }
     for pid in groups {
-        signal_group(pid, Signal::KILL);
+        signal_group(pid, SIGKILL);
     }
     let deadline = Instant::now() + REMOVAL_PATIENCE;
     for path in paths {

@@ -9,13 +9,13 @@
 
 mod apicurio;
 mod cassandra;
-mod die_with_parent;
 mod fetch;
 mod group;
 mod guard;
 mod http;
 mod java;
 mod kafka;
+mod os;
 mod ports;
 mod stack;
 mod stop;
@@ -167,7 +167,7 @@ fn run(command: &[String], mut stack: Option<&mut Stack>, stop: &Stop) -> anyhow
         }
         if let Some(signal) = stop.requested() {
             child.stop(signal, Instant::now() + COMMAND_GRACE);
-            return Ok(ExitCode::from(u8::try_from(128 + signal.as_raw()).unwrap_or(1)));
+            return Ok(ExitCode::from(u8::try_from(128 + signal).unwrap_or(1)));
         }
         if let Some(report) = stack.as_mut().and_then(|stack| stack.newly_dead()) {
             eprintln!("services: {report}");

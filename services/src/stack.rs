@@ -6,7 +6,7 @@ use crate::guard::{self, Guard};
 use crate::stop::Stop;
 use crate::{TICK, apicurio, cassandra, java, kafka, ports};
 use anyhow::{Context, bail};
-use rustix::process::Signal;
+use signal_hook::consts::SIGKILL;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -191,7 +191,7 @@ impl Stack {
             ("CAMPAIGND_TEST_REGISTRY", self.registry(), &self.registry),
         ] {
             variables.push((key.to_owned(), address));
-            variables.push((format!("{key}_PID"), service.process.pid().as_raw_nonzero().to_string()));
+            variables.push((format!("{key}_PID"), service.process.pid().number().to_string()));
         }
         variables
     }
@@ -232,7 +232,7 @@ impl Drop for Stack {
     fn drop(&mut self) {
         // Nothing of theirs is kept, so there is nothing to shut down gently.
         for service in [&mut self.kafka, &mut self.cassandra, &mut self.registry] {
-            service.process.stop(Signal::KILL, Instant::now());
+            service.process.stop(SIGKILL, Instant::now());
         }
         if let Some(config) = self.config.take() {
             let _ = guard::remove(&config);

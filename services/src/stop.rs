@@ -1,7 +1,6 @@
 //! The wish to stop: SIGINT, SIGTERM or SIGHUP, seen by every wait of the tool.
 
 use anyhow::{Context, bail};
-use rustix::process::Signal;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -24,9 +23,8 @@ impl Stop {
     }
 
     /// The signal that asked for the end.
-    pub fn requested(&self) -> Option<Signal> {
-        let number = i32::try_from(self.signal.load(Ordering::SeqCst)).ok()?;
-        Signal::from_named_raw(number)
+    pub fn requested(&self) -> Option<i32> {
+        i32::try_from(self.signal.load(Ordering::SeqCst)).ok().filter(|signal| *signal != 0)
     }
 
     /// An error once the end was asked for: to leave a start or a download.
