@@ -7,6 +7,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod deployment;
 mod frame;
 mod projection;
 mod store;
