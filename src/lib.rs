@@ -14,6 +14,8 @@ pub mod demo;
 pub mod event;
 pub mod generate;
 pub mod kafka;
+pub mod partitioner;
+pub mod pause;
 pub mod pipeline;
 pub mod position;
 pub mod projection;

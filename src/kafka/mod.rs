@@ -1,3 +1,7 @@
 //! Everything that touches librdkafka.
 
+pub mod broker;
 pub mod campaigns;
+pub mod client_log;
+pub mod log;
+pub mod raw;

@@ -66,6 +66,8 @@ labels! {
         Assignment = "assignment",
         /// A state could not be loaded or written and the batch was given up.
         Store = "store",
+        /// A user's outbox was full; the batch is read again in smaller pieces.
+        OutboxFull = "outbox_full",
         /// Something else failed in a lane.
         Internal = "internal",
     }
@@ -114,6 +116,7 @@ struct Inner {
     batches: IntCounter,
     rewinds: ByLabel<RewindCause>,
     store_retries: ByLabel<StoreOperation>,
+    registry_retries: IntCounter,
     unexplained_replays: IntCounter,
     replayed_records: IntCounter,
     campaign_records_rejected: IntCounter,
@@ -175,6 +178,7 @@ impl Metrics {
             batches: counter("batches_total", "Batches committed.")?,
             rewinds: each(&rewinds, RewindCause::ALL, RewindCause::as_str)?,
             store_retries: each(&retries, StoreOperation::ALL, StoreOperation::as_str)?,
+            registry_retries: counter("registry_retries_total", "Schema look-ups that were repeated.")?,
             unexplained_replays: counter(
                 "unexplained_replays_total",
                 "Records at or below the applied position that neither the outbox nor the dedup window knows.",
@@ -258,6 +262,11 @@ impl Metrics {
     /// A store call is repeated.
     pub fn store_retry(&self, operation: StoreOperation) {
         self.inner.store_retries.add(operation, 1);
+    }
+
+    /// A schema look-up was repeated because the registry did not answer.
+    pub fn registry_retry(&self) {
+        self.inner.registry_retries.inc();
     }
 
     /// A record at or below the applied position is known to nobody (rule S8).

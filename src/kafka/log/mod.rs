@@ -1,0 +1,178 @@
+//! `events` on Kafka: the polling thread and the committing thread behind the pipeline's two traits.
+//!
+//! The poller owns the consumer and always polls, through pauses, assignments and outages; the committer owns the
+//! transactional producer, whose calls block (rule O6). They share nothing but channels.
+
+mod committer;
+mod poller;
+mod rebalance;
+mod stands;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use rdkafka::ClientConfig;
+use rdkafka::consumer::BaseConsumer;
+use tokio::sync::mpsc;
+
+pub use committer::KafkaOutput;
+use poller::{Command, Poller};
+use rebalance::Rebalances;
+use stands::KafkaStands;
+
+use crate::kafka::raw::GroupMetadata;
+use crate::pipeline::log::{EventLog, GroupToken, LogError, Signal, StandReader, Start, Want};
+
+/// What the log needs to know beside how to reach the broker.
+#[derive(Clone, Debug)]
+pub struct LogSettings {
+    /// Brokers, security, pass-through.
+    pub client: ClientConfig,
+    /// Topic of events.
+    pub events: String,
+    /// Topic of decisions.
+    pub decisions: String,
+    /// Topic of activity.
+    pub activity: String,
+    /// Dead letter topic.
+    pub dead_letters: String,
+    /// Consumer group.
+    pub group_id: String,
+    /// Instance id; with the group id it makes the transactional id, so it must be stable and unique.
+    pub instance_id: String,
+    /// Join as a static member: a restart within the session time-out moves no partition.
+    pub static_membership: bool,
+    /// Session time-out of the group.
+    pub session_timeout: Duration,
+    /// Transaction time-out.
+    pub transaction_timeout: Duration,
+    /// How long a revocation waits for what is in flight.
+    pub drain_timeout: Duration,
+    /// Bounds of a batch.
+    pub batch: BatchLimits,
+}
+
+/// When a batch is full.
+#[derive(Clone, Copy, Debug)]
+pub struct BatchLimits {
+    /// How long records may wait for more when the processor is idle.
+    pub max_wait: Duration,
+    /// Records of a batch.
+    pub max_records: usize,
+    /// Bytes of keys, values and headers of a batch.
+    pub max_bytes: usize,
+    /// Records of one key in a batch; bounds what one user's cell can gather (rule S9).
+    pub max_records_per_user: usize,
+}
+
+/// `events` of a Kafka cluster, read as a member of the group.
+pub struct KafkaLog {
+    consumer: Arc<BaseConsumer<Rebalances>>,
+    stands: Arc<KafkaStands>,
+    signals: mpsc::Receiver<Signal>,
+    commands: std::sync::mpsc::SyncSender<Command>,
+    want: Arc<AtomicU8>,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+/// Signals that may wait for the processor: an assignment, a revocation, a batch, an error and some room.
+const SIGNALS_WAITING: usize = 16;
+/// Commands that may wait for the poller; the processor sends a handful per rebalance.
+const COMMANDS_WAITING: usize = 64;
+
+impl KafkaLog {
+    /// Connects, joins the group and starts polling.
+    ///
+    /// # Errors
+    ///
+    /// [`LogError::Refused`] when the client refuses its configuration or the topic does not exist.
+    pub fn open(settings: &LogSettings) -> Result<KafkaLog, LogError> {
+        let (signal_tx, signals) = mpsc::channel(SIGNALS_WAITING);
+        let (commands, command_rx) = std::sync::mpsc::sync_channel(COMMANDS_WAITING);
+        let want = Arc::new(AtomicU8::new(encode(Want::Nothing)));
+        let context = Rebalances::new(settings.events.clone(), signal_tx.clone(), settings.drain_timeout);
+        let consumer = Arc::new(poller::connect(settings, context)?);
+        let stands = Arc::new(KafkaStands::new(Arc::clone(&consumer), settings.events.clone()));
+        let poller = Poller::new(
+            Arc::clone(&consumer),
+            settings.events.clone(),
+            settings.batch,
+            signal_tx,
+            command_rx,
+            Arc::clone(&want),
+        );
+        let thread = std::thread::Builder::new()
+            .name("poller".into())
+            .spawn(move || poller.run())
+            .map_err(|e| LogError::Refused(format!("the polling thread cannot be started: {e}")))?;
+        Ok(KafkaLog { consumer, stands, signals, commands, want, thread: Some(thread) })
+    }
+
+    fn send(&self, command: Command) {
+        // Full or closed means that the poller is gone or hopelessly behind; it reports that itself as a signal.
+        let _ = self.commands.try_send(command);
+    }
+}
+
+fn encode(want: Want) -> u8 {
+    match want {
+        Want::Nothing => 0,
+        Want::Full => 1,
+        Want::Any => 2,
+    }
+}
+
+fn decode(want: u8) -> Want {
+    match want {
+        0 => Want::Nothing,
+        1 => Want::Full,
+        _ => Want::Any,
+    }
+}
+
+#[async_trait]
+impl EventLog for KafkaLog {
+    async fn next(&mut self, want: Want) -> Signal {
+        self.want.store(encode(want), Ordering::Release);
+        match self.signals.recv().await {
+            Some(signal) => signal,
+            None => Signal::Fatal(LogError::Refused("the polling thread has ended".into())),
+        }
+    }
+
+    fn stands(&self) -> Arc<dyn StandReader> {
+        Arc::clone(&self.stands) as Arc<dyn StandReader>
+    }
+
+    fn start(&mut self, start: Start) {
+        self.send(Command::Start(start));
+    }
+
+    fn halt(&mut self) {
+        self.want.store(encode(Want::Nothing), Ordering::Release);
+        self.send(Command::Halt);
+    }
+
+    fn group(&self) -> Result<GroupToken, LogError> {
+        group_token(&self.consumer)
+            .ok_or_else(|| LogError::Unavailable("the member is rejoining its group".into()))
+    }
+
+    async fn close(&mut self) {
+        self.send(Command::Close);
+        // The callback of the last revocation waits for an answer: dropping the receiver's signals gives it.
+        self.signals.close();
+        while self.signals.recv().await.is_some() {}
+        if let Some(thread) = self.thread.take() {
+            let _ = tokio::task::spawn_blocking(move || thread.join()).await;
+        }
+    }
+}
+
+/// The metadata to commit with, or `None` while the member has no valid generation (rule O4).
+fn group_token(consumer: &BaseConsumer<Rebalances>) -> Option<GroupToken> {
+    let metadata = GroupMetadata::capture(consumer)?;
+    (metadata.generation() >= 0).then(|| GroupToken(Arc::new(metadata)))
+}

@@ -1,0 +1,384 @@
+//! The polling thread: owns the consumer, gathers batches, never stops polling.
+
+use std::collections::{BTreeMap, HashMap};
+use std::hash::BuildHasherDefault;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::mpsc::Receiver;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::{BorrowedMessage, Message};
+use rdkafka::{Offset, TopicPartitionList};
+use tokio::sync::mpsc;
+use xxhash_rust::xxh3::{Xxh3, xxh3_64};
+
+use super::rebalance::Rebalances;
+use super::{BatchLimits, LogSettings, decode, encode, group_token};
+use crate::kafka::raw;
+use crate::pipeline::log::{Fetched, LogError, Record, Signal, Start, Want};
+
+/// What the processor tells the poller; only the last of those that wait counts.
+#[derive(Debug)]
+pub(super) enum Command {
+    /// Position the partitions and let records flow.
+    Start(Start),
+    /// Let nothing flow.
+    Halt,
+    /// Leave the group and end.
+    Close,
+}
+
+/// Poll time-out with nothing gathered; bounds how late a command is seen.
+const IDLE_POLL: Duration = Duration::from_millis(20);
+/// Poll time-out with a part of a batch gathered that nobody wants yet.
+const GATHERING_POLL: Duration = Duration::from_millis(1);
+/// A full batch waits so long before the partitions are paused, because pausing throws prefetched records away.
+const FULL_PATIENCE: Duration = Duration::from_secs(1);
+/// How often a seek that answers "Erroneous state" is repeated before the partitions are assigned anew (rule O1).
+const SEEK_ATTEMPTS: u32 = 20;
+/// Between two such attempts, and the time-out of one.
+const SEEK_PAUSE: Duration = Duration::from_millis(50);
+const SEEK_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Creates the consumer and subscribes it.
+pub(super) fn connect(
+    settings: &LogSettings,
+    context: Rebalances,
+) -> Result<BaseConsumer<Rebalances>, LogError> {
+    let mut config = settings.client.clone();
+    let session_ms = settings.session_timeout.as_millis();
+    config
+        .set("group.id", &settings.group_id)
+        .set("enable.auto.commit", "false")
+        .set("enable.auto.offset.store", "false")
+        .set("isolation.level", "read_committed")
+        .set("auto.offset.reset", "error")
+        .set("partition.assignment.strategy", "range")
+        .set("session.timeout.ms", session_ms.to_string())
+        .set("heartbeat.interval.ms", (session_ms / 4).clamp(200, 3_000).to_string())
+        // librdkafka bounds each partition's queue, by default at 64 MB.
+        .set("queued.max.messages.kbytes", "16384")
+        .set("fetch.queue.backoff.ms", "10");
+    if settings.static_membership {
+        config.set("group.instance.id", &settings.instance_id);
+    }
+    let consumer: BaseConsumer<Rebalances> =
+        config.create_with_context(context).map_err(|e| refused("the consumer cannot be created", &e))?;
+    consumer.subscribe(&[&settings.events]).map_err(|e| refused("the topic cannot be subscribed", &e))?;
+    Ok(consumer)
+}
+
+fn refused(what: &str, error: &KafkaError) -> LogError {
+    LogError::Refused(format!("{what}: {error}; see the kafka section of the configuration"))
+}
+
+/// Key hashes of a batch, counted with a fixed hasher.
+type KeyCounts = HashMap<u64, usize, BuildHasherDefault<Xxh3>>;
+
+/// A batch being gathered.
+#[derive(Default)]
+struct Gathering {
+    records: Vec<Record>,
+    next_offsets: BTreeMap<i32, i64>,
+    bytes: usize,
+    per_key: KeyCounts,
+    full: bool,
+    since: Option<Instant>,
+}
+
+impl Gathering {
+    fn push(&mut self, record: Record, limits: &BatchLimits, records_per_user: usize) {
+        self.since.get_or_insert_with(Instant::now);
+        self.bytes += size(&record);
+        let key = record.key.as_deref().map_or(0, xxh3_64);
+        let of_key = self.per_key.entry(key).or_insert(0);
+        *of_key += 1;
+        self.full = *of_key >= records_per_user
+            || self.bytes >= limits.max_bytes
+            || self.records.len() + 1 >= limits.max_records;
+        self.next_offsets.insert(record.partition, record.offset + 1);
+        self.records.push(record);
+    }
+}
+
+fn size(record: &Record) -> usize {
+    let headers: usize =
+        record.headers.iter().map(|h| h.name.len() + h.value.as_ref().map_or(0, Bytes::len)).sum();
+    record.key.as_ref().map_or(0, Bytes::len) + record.value.as_ref().map_or(0, Bytes::len) + headers
+}
+
+pub(super) struct Poller {
+    consumer: Arc<BaseConsumer<Rebalances>>,
+    events: String,
+    limits: BatchLimits,
+    signals: mpsc::Sender<Signal>,
+    commands: Receiver<Command>,
+    want: Arc<AtomicU8>,
+    /// Epoch of what is gathered; `None` while halted.
+    epoch: Option<u64>,
+    records_per_user: usize,
+    /// Lowest offset per partition that belongs to the epoch; anything below was read ahead before a seek.
+    expected: BTreeMap<i32, i64>,
+    gathering: Gathering,
+    paused: bool,
+    full_since: Option<Instant>,
+}
+
+impl Poller {
+    pub(super) fn new(
+        consumer: Arc<BaseConsumer<Rebalances>>,
+        events: String,
+        limits: BatchLimits,
+        signals: mpsc::Sender<Signal>,
+        commands: Receiver<Command>,
+        want: Arc<AtomicU8>,
+    ) -> Poller {
+        Poller {
+            consumer,
+            events,
+            limits,
+            signals,
+            commands,
+            want,
+            epoch: None,
+            records_per_user: limits.max_records_per_user,
+            expected: BTreeMap::new(),
+            gathering: Gathering::default(),
+            paused: false,
+            full_since: None,
+        }
+    }
+
+    pub(super) fn run(mut self) {
+        loop {
+            match self.last_command() {
+                Some(Command::Start(start)) => self.start(start),
+                Some(Command::Halt) => self.halt(),
+                Some(Command::Close) => break,
+                None => {}
+            }
+            if self.gathering.full && !self.deliver(Want::Full) {
+                if self.wait_for_room() {
+                    break;
+                }
+                continue;
+            }
+            if !self.poll() {
+                break;
+            }
+        }
+        self.close();
+    }
+
+    /// The last command that waits; a sender that is gone means close.
+    fn last_command(&self) -> Option<Command> {
+        let mut last = None;
+        loop {
+            match self.commands.try_recv() {
+                Ok(command) => last = Some(command),
+                Err(std::sync::mpsc::TryRecvError::Empty) => return last,
+                Err(std::sync::mpsc::TryRecvError::Disconnected) => return Some(Command::Close),
+            }
+        }
+    }
+
+    /// One poll. False when the processor is gone.
+    fn poll(&mut self) -> bool {
+        let gathered = !self.gathering.records.is_empty();
+        let wanted = decode(self.want.load(Ordering::Acquire)) == Want::Any;
+        let overdue = self.gathering.since.is_some_and(|since| since.elapsed() >= self.limits.max_wait);
+        if gathered && wanted && overdue && self.deliver(Want::Any) {
+            return !self.signals.is_closed();
+        }
+        let timeout = match (gathered, wanted) {
+            (false, _) => IDLE_POLL,
+            (true, true) => Duration::ZERO,
+            (true, false) => GATHERING_POLL,
+        };
+        let consumer = Arc::clone(&self.consumer);
+        match consumer.poll(timeout) {
+            Some(Ok(message)) => self.take(&message),
+            Some(Err(error)) => self.stumble(&error),
+            // Nothing more has arrived: an idle processor gets what there is, without waiting for max_wait.
+            None if gathered && wanted => {
+                self.deliver(Want::Any);
+            }
+            None => {}
+        }
+        !self.signals.is_closed()
+    }
+
+    fn take(&mut self, message: &BorrowedMessage<'_>) {
+        let (partition, offset) = (message.partition(), message.offset());
+        let current =
+            self.epoch.is_some() && self.expected.get(&partition).is_some_and(|next| offset >= *next);
+        if !current {
+            return;
+        }
+        self.expected.insert(partition, offset + 1);
+        let record = Record {
+            partition,
+            offset,
+            timestamp_ms: message.timestamp().to_millis(),
+            key: message.key().map(Bytes::copy_from_slice),
+            value: message.payload().map(Bytes::copy_from_slice),
+            headers: raw::headers(message),
+        };
+        self.gathering.push(record, &self.limits, self.records_per_user);
+    }
+
+    /// Hands over what is gathered if it is wanted, with the group metadata of this moment (rule O4).
+    fn deliver(&mut self, at_least: Want) -> bool {
+        let wanted = match decode(self.want.load(Ordering::Acquire)) {
+            Want::Any => true,
+            Want::Full => at_least == Want::Full,
+            Want::Nothing => false,
+        };
+        let (true, Some(epoch)) = (wanted, self.epoch) else { return false };
+        // No metadata to commit with: the member is rejoining, its revocation is about to arrive.
+        let Some(group) = group_token(&self.consumer) else { return false };
+        // Set back before the batch is sent: the processor wants anew only after it has received this one.
+        self.want.store(encode(Want::Nothing), Ordering::Release);
+        let gathered = std::mem::take(&mut self.gathering);
+        self.full_since = None;
+        let batch = Fetched {
+            epoch,
+            records: gathered.records,
+            next_offsets: gathered.next_offsets,
+            group,
+            full: gathered.full,
+        };
+        self.resume_if_paused();
+        self.signals.blocking_send(Signal::Batch(batch)).is_ok()
+    }
+
+    /// A full batch nobody wants yet: wait, and after a while poll on with the partitions paused, so that the group
+    /// and its callbacks are served. True when the processor is gone.
+    fn wait_for_room(&mut self) -> bool {
+        let since = *self.full_since.get_or_insert_with(Instant::now);
+        if self.paused {
+            if let Some(Err(error)) = Arc::clone(&self.consumer).poll(IDLE_POLL) {
+                self.stumble(&error);
+            }
+        } else if since.elapsed() > FULL_PATIENCE {
+            self.pause();
+        } else {
+            std::thread::sleep(GATHERING_POLL);
+        }
+        self.signals.is_closed()
+    }
+
+    fn pause(&mut self) {
+        if let Ok(list) = self.consumer.assignment()
+            && self.consumer.pause(&list).is_ok()
+        {
+            self.paused = true;
+        }
+    }
+
+    /// A paused partition has lost what it had prefetched, so it is positioned behind what was gathered.
+    fn resume_if_paused(&mut self) {
+        if !std::mem::take(&mut self.paused) {
+            return;
+        }
+        let expected = self.expected.clone();
+        if let Err(reason) = self.position(&expected) {
+            let _ = self.signals.blocking_send(Signal::Stumbled(reason));
+        }
+    }
+
+    fn halt(&mut self) {
+        self.epoch = None;
+        self.gathering = Gathering::default();
+        self.full_since = None;
+    }
+
+    fn start(&mut self, start: Start) {
+        self.halt();
+        self.paused = false;
+        self.records_per_user =
+            start.max_records_per_user.unwrap_or(usize::MAX).min(self.limits.max_records_per_user);
+        match self.position(&start.next_offsets) {
+            Ok(()) => {
+                self.expected = start.next_offsets;
+                self.epoch = Some(start.epoch);
+            }
+            Err(reason) => {
+                let _ = self.signals.blocking_send(Signal::Stumbled(reason));
+            }
+        }
+    }
+
+    /// Seeks every partition, checks each one's own result, and resumes.
+    fn position(&self, offsets: &BTreeMap<i32, i64>) -> Result<(), String> {
+        let mut list = TopicPartitionList::with_capacity(offsets.len());
+        for (partition, offset) in offsets {
+            list.add_partition_offset(&self.events, *partition, Offset::Offset(*offset))
+                .map_err(|e| e.to_string())?;
+        }
+        for _ in 0..SEEK_ATTEMPTS {
+            match self.seek(&list) {
+                Ok(()) => {
+                    return self.consumer.resume(&list).map_err(|e| format!("partitions do not resume: {e}"));
+                }
+                Err(KafkaError::Seek(_)) => return Err("a partition is not assigned any more".into()),
+                Err(_) => std::thread::sleep(SEEK_PAUSE),
+            }
+        }
+        self.consumer
+            .assign(&list)
+            .and_then(|()| self.consumer.resume(&list))
+            .map_err(|e| format!("partitions cannot be positioned: {e}"))
+    }
+
+    /// `seek_partitions` answers Ok with the errors of single partitions inside.
+    fn seek(&self, list: &TopicPartitionList) -> Result<(), KafkaError> {
+        let answered = self.consumer.seek_partitions(list.clone(), SEEK_TIMEOUT)?;
+        answered.elements().iter().try_for_each(|element| element.error())
+    }
+
+    fn stumble(&self, error: &KafkaError) {
+        let signal = match error {
+            KafkaError::MessageConsumptionFatal(code) => Signal::Fatal(LogError::Refused(fatal_text(*code))),
+            KafkaError::MessageConsumption(RDKafkaErrorCode::AutoOffsetReset) => {
+                Signal::Stumbled(format!("an offset is not in the log any more: {error}"))
+            }
+            KafkaError::MessageConsumption(
+                code @ (RDKafkaErrorCode::TopicAuthorizationFailed
+                | RDKafkaErrorCode::GroupAuthorizationFailed),
+            ) => Signal::Fatal(LogError::Refused(format!(
+                "{code}: grant the principal READ on the topic {} and on the group",
+                self.events
+            ))),
+            other => {
+                // librdkafka retries by itself; the line says why nothing arrives meanwhile.
+                tracing::warn!(error = %other, "polling");
+                return;
+            }
+        };
+        let _ = self.signals.blocking_send(signal);
+    }
+
+    /// Leaves the group; the callbacks of a last revocation run here.
+    fn close(&self) {
+        let deadline = Instant::now() + Duration::from_secs(10);
+        if self.consumer.close_queue().is_err() {
+            return;
+        }
+        while !self.consumer.closed() && Instant::now() < deadline {
+            let _ = self.consumer.poll(Duration::from_millis(10));
+        }
+    }
+}
+
+fn fatal_text(code: RDKafkaErrorCode) -> String {
+    match code {
+        RDKafkaErrorCode::FencedInstanceId => {
+            "another process joined the group with this group.instance_id; give every instance its own".into()
+        }
+        other => format!("the consumer cannot go on: {other}; restart the instance"),
+    }
+}

@@ -1,0 +1,294 @@
+//! What one record does to its user's state, and what it publishes: rules S3 to S8 and S10.
+
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tokio_util::sync::CancellationToken;
+
+use super::decided::Slice;
+use super::decoded::{Decoded, Verdict, judge_time};
+use super::failure::BadRecord;
+use super::lane::corrupt_cell;
+use super::log::Record;
+use super::outputs;
+use super::ownership::Ownership;
+use super::settings::Settings;
+use crate::campaign::set::CampaignSet;
+use crate::decision::{Decision, Outcome, ReasonCode, decide};
+use crate::event::Event;
+use crate::position::Position;
+use crate::schema::OutputCodec;
+use crate::user::UserState;
+use crate::user::outbox::Output;
+
+/// Everything that stands still while a slice is decided.
+#[derive(Debug)]
+pub struct Standing {
+    /// Number of the batch.
+    pub batch: u64,
+    /// Ends with the epoch.
+    pub epoch: CancellationToken,
+    /// The campaigns.
+    pub campaigns: Arc<CampaignSet>,
+    /// Time of the decisions, ms since the Unix epoch.
+    pub now_ms: i64,
+    /// Last batch known to have committed.
+    pub committed_batch: u64,
+    /// Next offset to read per partition, as committed.
+    pub committed_offsets: Arc<BTreeMap<i32, i64>>,
+    /// Fences and incarnation.
+    pub ownership: Arc<Ownership>,
+}
+
+/// Applies records to states. Holds nothing of a user.
+pub struct Applier {
+    codec: OutputCodec,
+    settings: Arc<Settings>,
+}
+
+impl Applier {
+    /// An applier that encodes its outputs with `codec`.
+    pub fn new(codec: OutputCodec, settings: Arc<Settings>) -> Applier {
+        Applier { codec, settings }
+    }
+
+    /// Whether the state's outbox is over its bound. It is asked between two records of one user in a batch, so an
+    /// outbox holds at most the bound and one event's outputs, for each of the two batches in flight.
+    pub fn is_full(&self, state: &UserState) -> bool {
+        state.outbox().bytes() > self.settings.max_outbox_bytes
+    }
+
+    /// Handles one record of the state's user. Returns the user and whether the cell must be written.
+    pub fn apply(
+        &self,
+        state: &mut UserState,
+        decoded: Decoded,
+        standing: &Standing,
+        slice: &mut Slice,
+    ) -> (Option<String>, bool) {
+        let Decoded { record, user_id, content } = decoded;
+        slice.tally.timestamps_ms.extend(record.timestamp_ms);
+        let Some(position) = standing.ownership.position(record.partition, record.offset) else {
+            return (user_id, false);
+        };
+        // What the batch that published it has committed goes (rule S5a).
+        state.outbox_mut().drop_committed(standing.committed_batch);
+        let changed = if state.applied() >= Some(position) {
+            self.replay(state, &record, position, &content, standing, slice)
+        } else {
+            match content {
+                Ok(event) => self.handle(state, &record, position, &event, standing, slice),
+                Err(verdict) => self.refuse(state, &record, position, &verdict, standing, slice),
+            }
+        };
+        (user_id, changed)
+    }
+
+    /// A record without a state: its verdict is a function of its bytes, or its user's cell cannot be read.
+    pub fn reject(
+        &self,
+        decoded: Decoded,
+        corrupt: &BTreeMap<String, String>,
+        standing: &Standing,
+        slice: &mut Slice,
+    ) -> Option<String> {
+        let Decoded { record, user_id, content } = decoded;
+        slice.tally.timestamps_ms.extend(record.timestamp_ms);
+        let unreadable = user_id.as_ref().and_then(|user_id| corrupt.get(user_id));
+        let verdict = match (content, unreadable) {
+            (Err(verdict), _) => verdict,
+            (Ok(_), error) => corrupt_cell(error.map_or("no state", String::as_str)),
+        };
+        self.publish_dead_letter(&record, verdict.bad.code(), &verdict.text, standing, slice);
+        user_id
+    }
+
+    /// At or below the applied position: changes nothing and publishes what the outbox holds for it (rule S3). The
+    /// cell is written again under our own fence (rule S4).
+    fn replay(
+        &self,
+        state: &mut UserState,
+        record: &Record,
+        position: Position,
+        content: &Result<Event, Verdict>,
+        standing: &Standing,
+        slice: &mut Slice,
+    ) -> bool {
+        slice.tally.replayed += 1;
+        let outputs = state.outbox().get(position).map(|entry| entry.outputs.clone());
+        match (outputs, content) {
+            (Some(outputs), _) => {
+                self.tally_replayed(&outputs, slice);
+                self.publish(record, &outputs, standing, slice);
+                state.outbox_mut().mark_published(position, standing.batch);
+                true
+            }
+            (None, Ok(event)) if !state.is_duplicate(event) => {
+                slice.tally.unexplained += 1;
+                tracing::warn!(%position, "a record at or below the applied position is in neither outbox nor dedup window");
+                slice.tally.ignored += 1;
+                false
+            }
+            (None, Ok(_)) => {
+                slice.tally.ignored += 1;
+                false
+            }
+            // Applied as something else before: whatever it was, it is not judged twice.
+            (None, Err(_)) => {
+                slice.tally.ignored += 1;
+                false
+            }
+        }
+    }
+
+    fn handle(
+        &self,
+        state: &mut UserState,
+        record: &Record,
+        position: Position,
+        event: &Event,
+        standing: &Standing,
+        slice: &mut Slice,
+    ) -> bool {
+        if state.is_duplicate(event) {
+            slice.tally.duplicates += 1;
+            return false;
+        }
+        let decided = judge_time(event, standing.now_ms, self.settings.max_future_skew)
+            .and_then(|()| self.decide(state, event, standing));
+        match decided {
+            Ok((decisions, outputs)) => {
+                state.record(position, event, &decisions, standing.campaigns.catalog());
+                tally(&decisions, slice);
+                if outputs.is_empty() {
+                    slice.tally.ignored += 1;
+                } else {
+                    self.record_outputs(state, record, position, outputs, standing, slice);
+                }
+                true
+            }
+            Err(verdict) => self.refuse(state, record, position, &verdict, standing, slice),
+        }
+    }
+
+    /// A dead letter. One that a second reading could judge otherwise moves the applied position and lies in the
+    /// outbox (rule S6).
+    fn refuse(
+        &self,
+        state: &mut UserState,
+        record: &Record,
+        position: Position,
+        verdict: &Verdict,
+        standing: &Standing,
+        slice: &mut Slice,
+    ) -> bool {
+        if !verdict.recorded() {
+            self.publish_dead_letter(record, verdict.bad.code(), &verdict.text, standing, slice);
+            return false;
+        }
+        state.mark_applied(position);
+        let output = Output::DeadLetter { code: verdict.bad.code().to_owned(), text: verdict.text.clone() };
+        self.record_outputs(state, record, position, vec![output], standing, slice);
+        true
+    }
+
+    /// Decides and encodes. A panic leaves the state as before, because deciding does not change it (rule S10).
+    fn decide(
+        &self,
+        state: &UserState,
+        event: &Event,
+        standing: &Standing,
+    ) -> Result<(Vec<Decision>, Vec<Output>), Verdict> {
+        let mut decisions =
+            catch_unwind(AssertUnwindSafe(|| decide(state, event, &standing.campaigns, standing.now_ms)))
+                .map_err(|_| {
+                    Verdict::new(BadRecord::DecidePanicked, "deciding panicked; please report this")
+                })?;
+        if decisions.len() > self.settings.max_decisions_per_event {
+            let text = format!(
+                "{} campaigns decide on this event, allowed are {}",
+                decisions.len(),
+                self.settings.max_decisions_per_event
+            );
+            return Err(Verdict::new(BadRecord::TooManyDecisions, text));
+        }
+        let outputs = decisions.iter_mut().map(|decision| self.encode(decision)).collect();
+        Ok((decisions, outputs))
+    }
+
+    /// Encodes a decision; one that is too large is suppressed before it counts anywhere (rule S9).
+    fn encode(&self, decision: &mut Decision) -> Output {
+        let mut bytes = self.codec.encode_decision(decision);
+        if bytes.len() > self.settings.max_decision_bytes {
+            decision.outcome = Outcome::Suppress;
+            decision.reason.code = ReasonCode::TooLarge;
+            decision.action.params.clear();
+            bytes = self.codec.encode_decision(decision);
+        }
+        Output::Decision { outcome: decision.outcome, bytes }
+    }
+
+    fn record_outputs(
+        &self,
+        state: &mut UserState,
+        record: &Record,
+        position: Position,
+        outputs: Vec<Output>,
+        standing: &Standing,
+        slice: &mut Slice,
+    ) {
+        self.publish(record, &outputs, standing, slice);
+        state.outbox_mut().push(position, outputs);
+        state.outbox_mut().mark_published(position, standing.batch);
+    }
+
+    fn publish(&self, record: &Record, outputs: &[Output], standing: &Standing, slice: &mut Slice) {
+        for output in outputs {
+            match output {
+                Output::Decision { outcome, bytes } => {
+                    slice.outputs.push(outputs::decision(record, *outcome, Bytes::from(bytes.clone())));
+                }
+                Output::Activity { bytes } => {
+                    slice.outputs.push(outputs::activity(record, Bytes::from(bytes.clone())));
+                }
+                Output::DeadLetter { code, text } => {
+                    self.publish_dead_letter(record, code, text, standing, slice);
+                }
+            }
+        }
+    }
+
+    /// Counts what the outbox held: the reasons are inside the encoded decisions.
+    fn tally_replayed(&self, outputs: &[Output], slice: &mut Slice) {
+        let decisions: Vec<Decision> = outputs
+            .iter()
+            .filter_map(|output| match output {
+                Output::Decision { bytes, .. } => self.codec.decode_decision(bytes).ok(),
+                _ => None,
+            })
+            .collect();
+        tally(&decisions, slice);
+    }
+
+    fn publish_dead_letter(
+        &self,
+        record: &Record,
+        code: &str,
+        text: &str,
+        standing: &Standing,
+        slice: &mut Slice,
+    ) {
+        *slice.tally.dead_letters.entry(code.to_owned()).or_default() += 1;
+        let topic = &self.settings.events_topic;
+        slice.outputs.push(outputs::dead_letter(record, topic, code, text, standing.campaigns.position()));
+    }
+}
+
+fn tally(decisions: &[Decision], slice: &mut Slice) {
+    slice.tally.decided += u64::from(!decisions.is_empty());
+    for decision in decisions {
+        *slice.tally.decisions.entry((decision.outcome, decision.reason.code)).or_default() += 1;
+    }
+}

@@ -1,0 +1,128 @@
+//! Fourth and fifth hop: cells acknowledged by the store, then one transaction.
+//!
+//! The transaction begins only after every cell of the batch is acknowledged (rule S2): otherwise a crash could leave a
+//! published decision without its state, or the transaction would expire while the store is slow.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use tokio_util::sync::CancellationToken;
+
+use super::backoff::Backoff;
+use super::decided::{Decided, Tally};
+use super::failure::{Failure, Infrastructure, Reaction, policy};
+use super::log::{CommitError, EventOutput, GroupToken, OutputRecord, Transaction};
+use crate::pause::{PausePoint, pause_at};
+use crate::store::{StateStore, StoreError};
+use crate::telemetry::metrics::{Metrics, StoreOperation};
+
+/// Why a batch did not get through.
+#[derive(Debug, thiserror::Error)]
+pub enum CommitTrouble {
+    /// The epoch ended.
+    #[error("the epoch has ended")]
+    Abandoned,
+    /// The store cannot go on until an operator acts.
+    #[error(transparent)]
+    Stopped(StoreError),
+    /// The transaction did not commit, or may not have.
+    #[error(transparent)]
+    Transaction(#[from] CommitError),
+}
+
+/// A batch whose cells are in the store.
+#[derive(Debug)]
+pub struct Stored {
+    batch: u64,
+    outputs: Vec<OutputRecord>,
+    next_offsets: BTreeMap<i32, i64>,
+    group: GroupToken,
+    tally: Tally,
+    started: tokio::time::Instant,
+}
+
+/// A batch that is done.
+#[derive(Debug)]
+pub struct Committed {
+    /// Its number.
+    pub batch: u64,
+    /// What it committed.
+    pub next_offsets: BTreeMap<i32, i64>,
+    /// Its counts.
+    pub tally: Tally,
+    /// When it was handed to the lanes.
+    pub started: tokio::time::Instant,
+    /// When its transaction began.
+    pub stored: tokio::time::Instant,
+}
+
+impl Decided {
+    /// Writes every cell. A failed write is repeated with the same bytes and timestamps for as long as it takes: it may
+    /// have been applied, so nothing else may follow it (rule W2).
+    pub async fn store(
+        self,
+        store: &dyn StateStore,
+        epoch: &CancellationToken,
+        metrics: &Metrics,
+    ) -> Result<Stored, CommitTrouble> {
+        pause_at(PausePoint::BeforeStoreWrite);
+        let mut backoff = Backoff::default();
+        while !self.cells.is_empty() {
+            let trouble = tokio::select! {
+                biased;
+                () = epoch.cancelled() => return Err(CommitTrouble::Abandoned),
+                answer = store.write(&self.cells) => match answer {
+                    Ok(()) => break,
+                    Err(error) => Infrastructure::Store(error),
+                },
+            };
+            match (policy(&Failure::Infrastructure(&trouble)), trouble) {
+                (Reaction::Stop, Infrastructure::Store(error)) => return Err(CommitTrouble::Stopped(error)),
+                (_, trouble) => {
+                    metrics.store_retry(StoreOperation::Write);
+                    metrics.set_paused(true);
+                    backoff.wait(epoch, &trouble).await.map_err(|_| CommitTrouble::Abandoned)?;
+                }
+            }
+        }
+        metrics.set_paused(false);
+        metrics.state_writes(u64::try_from(self.cells.len()).unwrap_or(u64::MAX));
+        pause_at(PausePoint::AfterStoreWrite);
+        Ok(Stored {
+            batch: self.batch,
+            outputs: self.outputs,
+            next_offsets: self.next_offsets,
+            group: self.group,
+            tally: self.tally,
+            started: self.started,
+        })
+    }
+}
+
+impl Stored {
+    /// Publishes the outputs and the offsets in one transaction.
+    pub async fn commit(self, output: &dyn EventOutput) -> Result<Committed, CommitTrouble> {
+        let stored = tokio::time::Instant::now();
+        let transaction =
+            Transaction { records: self.outputs, next_offsets: self.next_offsets.clone(), group: self.group };
+        output.commit(transaction).await?;
+        Ok(Committed {
+            batch: self.batch,
+            next_offsets: self.next_offsets,
+            tally: self.tally,
+            started: self.started,
+            stored,
+        })
+    }
+}
+
+/// Both hops of one batch.
+pub async fn store_and_commit(
+    decided: Decided,
+    store: Arc<dyn StateStore>,
+    output: Arc<dyn EventOutput>,
+    epoch: CancellationToken,
+    metrics: Metrics,
+) -> Result<Committed, CommitTrouble> {
+    decided.store(&*store, &epoch, &metrics).await?.commit(&*output).await
+}

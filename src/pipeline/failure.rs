@@ -1,0 +1,125 @@
+//! The three kinds of failure, and the one place that says what happens on each.
+//!
+//! They are three types and never mix: [`BadRecord`] is the record's own fault, [`Infrastructure`] is nobody's the
+//! record knows of. The third, backpressure, is no value at all: the log asks how much is wanted and waits.
+//! [`policy`] is section 6 of the design as a match.
+
+use crate::store::StoreError;
+
+/// What is wrong with a record; the code is stable and goes into the dead letter's headers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum BadRecord {
+    /// No key, or one that is not UTF-8 or too long for a user id.
+    BadKey,
+    /// The record stands on another partition than its key's.
+    WrongPartition,
+    /// Larger than `pipeline.max_record_bytes`.
+    TooLarge,
+    /// No Confluent framing.
+    BadFraming,
+    /// The registry knows no schema of this id.
+    UnknownSchema,
+    /// The schema itself cannot be used.
+    BadSchema,
+    /// The body does not decode.
+    BadAvro,
+    /// The key is not the event's user id.
+    WrongKey,
+    /// Too many or too large ids, properties or values.
+    LimitsExceeded,
+    /// Too far ahead of now.
+    FutureEvent,
+    /// The user's cell does not decode.
+    StateCorrupt,
+    /// More decisions than `pipeline.max_decisions_per_event`.
+    TooManyDecisions,
+    /// Deciding panicked: a bug of ours, reported with the event kept.
+    DecidePanicked,
+}
+
+impl BadRecord {
+    /// The stable code.
+    pub fn code(self) -> &'static str {
+        match self {
+            BadRecord::BadKey => "bad_key",
+            BadRecord::WrongPartition => "wrong_partition",
+            BadRecord::TooLarge => "too_large",
+            BadRecord::BadFraming => "bad_framing",
+            BadRecord::UnknownSchema => "unknown_schema",
+            BadRecord::BadSchema => "bad_schema",
+            BadRecord::BadAvro => "bad_avro",
+            BadRecord::WrongKey => "wrong_key",
+            BadRecord::LimitsExceeded => "limits_exceeded",
+            BadRecord::FutureEvent => "future_event",
+            BadRecord::StateCorrupt => "state_corrupt",
+            BadRecord::TooManyDecisions => "too_many_decisions",
+            BadRecord::DecidePanicked => "decide_panicked",
+        }
+    }
+}
+
+/// What is wrong around the records.
+#[derive(Debug, thiserror::Error)]
+pub enum Infrastructure {
+    /// A read or write of the store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The schema registry does not answer.
+    #[error("the schema registry is unavailable: {0}")]
+    Registry(String),
+}
+
+/// A failure of either kind.
+#[derive(Debug)]
+pub enum Failure<'a> {
+    /// The record's own fault.
+    Bad(BadRecord),
+    /// Not the record's fault.
+    Infrastructure(&'a Infrastructure),
+}
+
+/// What happens on a failure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reaction {
+    /// Dead letter. `recorded`: a second reading could judge otherwise, so the verdict is an output like any other: it
+    /// moves the applied position and lies in the outbox (rule S6).
+    DeadLetter {
+        /// Whether the verdict goes through the user's cell.
+        recorded: bool,
+    },
+    /// Wait with backoff and try the same again; polling goes on, nothing is dead-lettered.
+    Wait,
+    /// Somebody else owns the partition: stop writing for it.
+    GiveUpPartition,
+    /// Stop the process with the error: an operator must act.
+    Stop,
+}
+
+/// Section 6 of the design. Parking joins here.
+pub fn policy(failure: &Failure<'_>) -> Reaction {
+    match failure {
+        // Pure functions of the record's bytes: any reading judges the same. A wrong partition is among them because
+        // the cell of its user has its writer elsewhere; a corrupt cell, because there is none to write.
+        Failure::Bad(
+            BadRecord::BadKey | BadRecord::WrongPartition | BadRecord::BadFraming | BadRecord::StateCorrupt,
+        ) => Reaction::DeadLetter { recorded: false },
+        // These depend on the registry, the configuration, the campaigns or the time.
+        Failure::Bad(
+            BadRecord::TooLarge
+            | BadRecord::UnknownSchema
+            | BadRecord::BadSchema
+            | BadRecord::BadAvro
+            | BadRecord::WrongKey
+            | BadRecord::LimitsExceeded
+            | BadRecord::FutureEvent
+            | BadRecord::TooManyDecisions
+            | BadRecord::DecidePanicked,
+        ) => Reaction::DeadLetter { recorded: true },
+        Failure::Infrastructure(Infrastructure::Registry(_)) => Reaction::Wait,
+        Failure::Infrastructure(Infrastructure::Store(StoreError::Unavailable(_))) => Reaction::Wait,
+        Failure::Infrastructure(Infrastructure::Store(StoreError::Fenced { .. })) => {
+            Reaction::GiveUpPartition
+        }
+        Failure::Infrastructure(Infrastructure::Store(StoreError::Refused(_))) => Reaction::Stop,
+    }
+}

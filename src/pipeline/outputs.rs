@@ -1,0 +1,103 @@
+//! How an output of the outbox becomes a record: topic, partition, key and headers.
+//!
+//! A dead letter is the record as it was read, byte for byte, with our headers behind the producer's.
+
+use bytes::Bytes;
+
+use super::log::{Header, OutputRecord, OutputTopic, Record};
+use crate::decision::Outcome;
+use crate::schema::wire;
+
+/// Names of our headers. Believed only on topics that we write.
+pub mod header {
+    /// Outcome of a decision, so that a consumer can filter without decoding.
+    pub const OUTCOME: &str = "outcome";
+    /// W3C trace context, kept through every hop.
+    pub const TRACEPARENT: &str = "traceparent";
+    /// Topic a dead letter was read from.
+    pub const ORIGINAL_TOPIC: &str = "campaignd.original.topic";
+    /// Partition it was read from.
+    pub const ORIGINAL_PARTITION: &str = "campaignd.original.partition";
+    /// Offset it was read at.
+    pub const ORIGINAL_OFFSET: &str = "campaignd.original.offset";
+    /// Its timestamp, ms since the Unix epoch.
+    pub const ORIGINAL_TIMESTAMP: &str = "campaignd.original.timestamp";
+    /// Stable error code.
+    pub const ERROR_CODE: &str = "campaignd.error.code";
+    /// Bounded text.
+    pub const ERROR_TEXT: &str = "campaignd.error.text";
+    /// Schema id of the framing, where there is one.
+    pub const SCHEMA_ID: &str = "campaignd.schema.id";
+    /// Offset of the newest campaign record that was live.
+    pub const CAMPAIGNS_POSITION: &str = "campaignd.campaigns.position";
+    /// Prefix of all of ours but `outcome`.
+    pub const PREFIX: &str = "campaignd.";
+}
+
+fn text(name: &str, value: impl Into<String>) -> Header {
+    Header { name: name.to_owned(), value: Some(Bytes::from(value.into())) }
+}
+
+fn outcome_text(outcome: Outcome) -> &'static str {
+    match outcome {
+        Outcome::Allow => "allow",
+        Outcome::Suppress => "suppress",
+        Outcome::Holdout => "holdout",
+    }
+}
+
+/// A decision's record.
+pub fn decision(record: &Record, outcome: Outcome, bytes: Bytes) -> OutputRecord {
+    let mut headers = vec![text(header::OUTCOME, outcome_text(outcome))];
+    headers.extend(record.headers.iter().find(|h| h.name == header::TRACEPARENT).cloned());
+    OutputRecord {
+        topic: OutputTopic::Decisions,
+        partition: record.partition,
+        key: record.key.clone(),
+        value: Some(bytes),
+        headers,
+    }
+}
+
+/// An activity's record.
+pub fn activity(record: &Record, bytes: Bytes) -> OutputRecord {
+    OutputRecord {
+        topic: OutputTopic::Activity,
+        partition: record.partition,
+        key: record.key.clone(),
+        value: Some(bytes),
+        headers: record.headers.iter().find(|h| h.name == header::TRACEPARENT).cloned().into_iter().collect(),
+    }
+}
+
+/// A dead letter: the record itself, and why. A header of ours that the producer forged is left out, so that each of
+/// ours is there once.
+pub fn dead_letter(
+    record: &Record,
+    events_topic: &str,
+    code: &str,
+    reason: &str,
+    campaigns_position: i64,
+) -> OutputRecord {
+    let mut headers: Vec<Header> =
+        record.headers.iter().filter(|h| !h.name.starts_with(header::PREFIX)).cloned().collect();
+    headers.push(text(header::ORIGINAL_TOPIC, events_topic));
+    headers.push(text(header::ORIGINAL_PARTITION, record.partition.to_string()));
+    headers.push(text(header::ORIGINAL_OFFSET, record.offset.to_string()));
+    if let Some(timestamp_ms) = record.timestamp_ms {
+        headers.push(text(header::ORIGINAL_TIMESTAMP, timestamp_ms.to_string()));
+    }
+    headers.push(text(header::ERROR_CODE, code));
+    headers.push(text(header::ERROR_TEXT, reason));
+    if let Some(Ok((id, _))) = record.value.as_deref().map(wire::split) {
+        headers.push(text(header::SCHEMA_ID, id.to_string()));
+    }
+    headers.push(text(header::CAMPAIGNS_POSITION, campaigns_position.to_string()));
+    OutputRecord {
+        topic: OutputTopic::DeadLetters,
+        partition: record.partition,
+        key: record.key.clone(),
+        value: record.value.clone(),
+        headers,
+    }
+}

@@ -1,0 +1,540 @@
+//! The processor: one task that wires the hops and owns every piece of control state.
+//!
+//! At most one batch is in the lanes and one at the committer; a third waits inside the log, which never stops polling.
+//! Batches commit in order, so no out-of-order bookkeeping of offsets exists. Every trouble ends in one recovery path:
+//! [`Processor::rewind`].
+
+use std::collections::BTreeMap;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::stream::{FuturesUnordered, StreamExt};
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use xxhash_rust::xxh3::xxh3_64;
+
+use super::campaigns::CampaignSource;
+use super::clock::Clock;
+use super::committed::{CommitTrouble, Committed, store_and_commit};
+use super::decided::{Decided, Tally};
+use super::lane::{LaneError, LaneParts, LaneWork, Lanes};
+use super::log::{EventLog, EventOutput, Fetched, LogError, Record, Signal, Start, Want};
+use super::owner::{Owner, TakeError, Taken};
+use super::ownership::Ownership;
+use crate::telemetry::health::{Condition, Health};
+use crate::telemetry::metrics::{Metrics, RewindCause};
+
+/// An owner commits its offsets and renews its fences this often (rule O3).
+const RENEWAL_PERIOD: Duration = Duration::from_secs(3_600);
+
+/// Records per user and batch are cut from here, by four each time, when an outbox is full; at one they fit.
+const FIRST_RECORDS_PER_USER: usize = 256;
+
+/// Why the processor ended by itself.
+#[derive(Debug, thiserror::Error)]
+pub enum PipelineError {
+    /// An operator must act; the text says how.
+    #[error("{0}")]
+    Refused(String),
+    /// A part of the processor ended.
+    #[error("{0}; restart the instance and report this")]
+    Broken(&'static str),
+}
+
+/// What the processor is made of.
+pub struct Parts<L> {
+    /// The consumer side.
+    pub log: L,
+    /// The producer side.
+    pub output: Arc<dyn EventOutput>,
+    /// The live campaigns.
+    pub campaigns: Arc<dyn CampaignSource>,
+    /// What the lanes need.
+    pub lanes: LaneParts,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// Health.
+    pub health: Health,
+}
+
+type Work<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+
+/// Runs until `shutdown`, or until it cannot go on.
+///
+/// # Errors
+///
+/// [`PipelineError`] when an operator must act.
+pub async fn run<L: EventLog>(parts: Parts<L>, shutdown: CancellationToken) -> Result<(), PipelineError> {
+    Processor::new(parts).run(shutdown).await
+}
+
+struct Processor<L> {
+    log: L,
+    output: Arc<dyn EventOutput>,
+    campaigns: Arc<dyn CampaignSource>,
+    lanes: Lanes,
+    parts: LaneParts,
+    owner: Arc<Owner>,
+    clock: Arc<dyn Clock>,
+    metrics: Metrics,
+    health: Health,
+    drain_timeout: Duration,
+
+    /// Raised by every rewind and rebalance; batches of an older epoch are dropped.
+    epoch: u64,
+    /// Cancelled when the epoch ends.
+    token: CancellationToken,
+    /// Number of the newest batch; never restarts (rule F2).
+    batch: u64,
+    committed_batch: u64,
+    committed_offsets: Arc<BTreeMap<i32, i64>>,
+    ownership: Option<Arc<Ownership>>,
+    renewed: Instant,
+    /// Set while outboxes are too full for the configured bound; lifted by the next assignment or renewal.
+    records_per_user: Option<usize>,
+
+    /// Partitions of the newest assignment.
+    assigned: Vec<i32>,
+    under_way: UnderWay,
+    /// Decided, waiting for the committer.
+    decided: Option<Decided>,
+}
+
+/// What is being worked on; dropping a piece abandons it.
+#[derive(Default)]
+struct UnderWay {
+    taking: Option<Work<Result<Taken, TakeError>>>,
+    deciding: Option<Work<Result<Decided, LaneError>>>,
+    committing: Option<Work<Result<Committed, CommitTrouble>>>,
+}
+
+impl UnderWay {
+    /// The next thing that finishes; pending for ever when nothing is under way.
+    async fn progress(&mut self) -> Happening {
+        tokio::select! {
+            biased;
+            result = finished(&mut self.taking) => Happening::Taken(result),
+            result = finished(&mut self.committing) => Happening::Committed(result),
+            result = finished(&mut self.deciding) => Happening::Decided(result),
+        }
+    }
+}
+
+/// What woke the processor.
+enum Happening {
+    Taken(Result<Taken, TakeError>),
+    Decided(Result<Decided, LaneError>),
+    Committed(Result<Committed, CommitTrouble>),
+    Signal(Signal),
+    Shutdown,
+}
+
+impl<L: EventLog> Processor<L> {
+    fn new(parts: Parts<L>) -> Processor<L> {
+        let Parts { log, output, campaigns, lanes: lane_parts, clock, health } = parts;
+        let owner = Owner {
+            topic: lane_parts.settings.events_topic.clone(),
+            store: Arc::clone(&lane_parts.store),
+            stands: log.stands(),
+            output: Arc::clone(&output),
+            campaigns: Arc::clone(&campaigns),
+            clock: Arc::clone(&clock),
+            metrics: lane_parts.metrics.clone(),
+        };
+        Processor {
+            log,
+            output,
+            campaigns,
+            lanes: Lanes::start(&lane_parts),
+            owner: Arc::new(owner),
+            clock,
+            metrics: lane_parts.metrics.clone(),
+            health,
+            drain_timeout: lane_parts.settings.drain_timeout,
+            parts: lane_parts,
+            epoch: 0,
+            token: CancellationToken::new(),
+            batch: 0,
+            committed_batch: 0,
+            committed_offsets: Arc::default(),
+            ownership: None,
+            renewed: Instant::now(),
+            records_per_user: None,
+            assigned: Vec::new(),
+            under_way: UnderWay::default(),
+            decided: None,
+        }
+    }
+
+    async fn run(mut self, shutdown: CancellationToken) -> Result<(), PipelineError> {
+        let result = loop {
+            self.advance();
+            let want = self.want();
+            let happening = tokio::select! {
+                biased;
+                () = shutdown.cancelled() => Happening::Shutdown,
+                happening = self.under_way.progress() => happening,
+                signal = self.log.next(want) => Happening::Signal(signal),
+            };
+            if matches!(happening, Happening::Shutdown) {
+                break Ok(());
+            }
+            if let Err(error) = self.handle(happening).await {
+                break Err(error);
+            }
+        };
+        self.shut_down(result.is_ok()).await;
+        result
+    }
+
+    async fn handle(&mut self, happening: Happening) -> Result<(), PipelineError> {
+        match happening {
+            Happening::Taken(result) => self.taken(result).await,
+            Happening::Decided(result) => self.lanes_answered(result).await,
+            Happening::Committed(result) => self.committed(result).await,
+            Happening::Signal(signal) => self.signalled(signal).await,
+            Happening::Shutdown => Ok(()),
+        }
+    }
+
+    /// Hands a decided batch to an idle committer, and renews the fences when nothing is in flight and it is time.
+    fn advance(&mut self) {
+        if self.under_way.committing.is_none()
+            && let Some(decided) = self.decided.take()
+        {
+            self.under_way.committing = Some(Box::pin(store_and_commit(
+                decided,
+                Arc::clone(&self.parts.store),
+                Arc::clone(&self.output),
+                self.token.clone(),
+                self.metrics.clone(),
+            )));
+        }
+        if self.is_renewal_due() && self.is_idle() {
+            self.renew();
+        }
+        self.metrics.set_batches_in_flight(self.in_flight());
+    }
+
+    fn in_flight(&self) -> usize {
+        [self.under_way.deciding.is_some(), self.decided.is_some(), self.under_way.committing.is_some()]
+            .iter()
+            .filter(|b| **b)
+            .count()
+    }
+
+    fn is_idle(&self) -> bool {
+        self.under_way.taking.is_none() && self.in_flight() == 0
+    }
+
+    fn is_renewal_due(&self) -> bool {
+        let used_up = self.ownership.as_ref().is_some_and(|ownership| ownership.is_used_up(self.batch));
+        self.ownership.is_some() && (used_up || self.renewed.elapsed() >= RENEWAL_PERIOD)
+    }
+
+    fn want(&self) -> Want {
+        let lanes_busy = self.under_way.deciding.is_some() || self.decided.is_some();
+        if self.ownership.is_none() || self.under_way.taking.is_some() || lanes_busy || self.is_renewal_due()
+        {
+            Want::Nothing
+        } else if self.under_way.committing.is_some() {
+            Want::Full
+        } else {
+            Want::Any
+        }
+    }
+
+    async fn signalled(&mut self, signal: Signal) -> Result<(), PipelineError> {
+        match signal {
+            Signal::Batch(batch) => {
+                self.decide(batch);
+                Ok(())
+            }
+            Signal::Assigned { partitions } => self.assigned(partitions).await,
+            Signal::Revoked { lost, done } => self.revoked(lost, done).await,
+            Signal::Stumbled(reason) => {
+                tracing::warn!("{reason}");
+                self.rewind(RewindCause::Internal).await
+            }
+            Signal::Fatal(error) => Err(PipelineError::Refused(error.to_string())),
+        }
+    }
+
+    /// Splits a batch among the lanes.
+    fn decide(&mut self, fetched: Fetched) {
+        let Some(ownership) = self.ownership.clone() else { return };
+        if fetched.epoch != self.epoch || fetched.records.is_empty() {
+            return;
+        }
+        self.batch += 1;
+        let mut work: Vec<Vec<Record>> = (0..self.lanes.count()).map(|_| Vec::new()).collect();
+        for record in fetched.records {
+            let lane = lane_of(&record, work.len());
+            if let Some(slice) = work.get_mut(lane) {
+                slice.push(record);
+            }
+        }
+        let campaigns = self.campaigns.current();
+        let now_ms = self.clock.now_ms();
+        let slices = FuturesUnordered::new();
+        for (index, records) in work.into_iter().enumerate().filter(|(_, records)| !records.is_empty()) {
+            let Some(sender) = self.lanes.sender(index) else { continue };
+            let work = LaneWork {
+                batch: self.batch,
+                epoch: self.token.clone(),
+                records,
+                campaigns: Arc::clone(&campaigns),
+                now_ms,
+                committed_batch: self.committed_batch,
+                committed_offsets: Arc::clone(&self.committed_offsets),
+                ownership: Arc::clone(&ownership),
+            };
+            slices.push(async move { (index, Lanes::work(sender, work).await) });
+        }
+        let decided = Decided {
+            batch: self.batch,
+            cells: Vec::new(),
+            outputs: Vec::new(),
+            next_offsets: fetched.next_offsets,
+            group: fetched.group,
+            tally: Tally::default(),
+            started: Instant::now(),
+        };
+        self.under_way.deciding = Some(Box::pin(gather(decided, slices)));
+    }
+
+    async fn lanes_answered(&mut self, result: Result<Decided, LaneError>) -> Result<(), PipelineError> {
+        match result {
+            Ok(decided) => {
+                self.decided = Some(decided);
+                Ok(())
+            }
+            Err(LaneError::OutboxFull) => {
+                let cap = self.records_per_user.unwrap_or(FIRST_RECORDS_PER_USER);
+                self.records_per_user = Some((cap / 4).max(1));
+                self.rewind(RewindCause::OutboxFull).await
+            }
+            Err(LaneError::Abandoned) => self.rewind(RewindCause::Abandoned).await,
+            Err(LaneError::Stopped(error)) => Err(PipelineError::Refused(error.to_string())),
+            Err(LaneError::Gone) => Err(PipelineError::Broken("a lane has ended")),
+        }
+    }
+
+    async fn committed(&mut self, result: Result<Committed, CommitTrouble>) -> Result<(), PipelineError> {
+        match result {
+            Ok(committed) => {
+                self.note_commit(committed);
+                Ok(())
+            }
+            Err(CommitTrouble::Stopped(error)) => Err(PipelineError::Refused(error.to_string())),
+            Err(trouble @ CommitTrouble::Transaction(_)) => {
+                tracing::warn!("{trouble}");
+                self.rewind(RewindCause::Transaction).await
+            }
+            Err(CommitTrouble::Abandoned) => self.rewind(RewindCause::Abandoned).await,
+        }
+    }
+
+    fn note_commit(&mut self, committed: Committed) {
+        self.committed_batch = committed.batch;
+        Arc::make_mut(&mut self.committed_offsets).extend(committed.next_offsets);
+        committed.tally.publish(&self.metrics, self.clock.now_ms());
+        self.metrics.batch();
+        self.metrics.batch_seconds(committed.started.elapsed().as_secs_f64());
+        self.metrics.commit_seconds(committed.stored.elapsed().as_secs_f64());
+    }
+
+    async fn assigned(&mut self, partitions: Vec<i32>) -> Result<(), PipelineError> {
+        tracing::info!(?partitions, "assigned");
+        self.metrics.set_assigned_partitions(partitions.len());
+        self.health.ready(Condition::Assignment, format!("{} partitions", partitions.len()));
+        self.end_epoch().await?;
+        self.ownership = None;
+        self.assigned.clone_from(&partitions);
+        self.records_per_user = None;
+        if partitions.is_empty() {
+            return Ok(());
+        }
+        let (owner, token, batch) = (Arc::clone(&self.owner), self.token.clone(), self.batch);
+        // Captured now, for this generation: the commit at assignment must not carry a later one (rule O4).
+        let group = self.log.group().ok();
+        self.under_way.taking =
+            Some(Box::pin(async move { owner.take(partitions, group, batch, token).await }));
+        Ok(())
+    }
+
+    fn renew(&mut self) {
+        let Some(ownership) = self.ownership.clone() else { return };
+        let (owner, token, batch) = (Arc::clone(&self.owner), self.token.clone(), self.batch);
+        let group = self.log.group().ok();
+        self.under_way.taking =
+            Some(Box::pin(async move { owner.renew(ownership, group, batch, token).await }));
+        self.records_per_user = None;
+        // The offsets do not move, but starting anew is the one way to begin reading.
+        self.epoch += 1;
+        self.log.halt();
+    }
+
+    async fn taken(&mut self, result: Result<Taken, TakeError>) -> Result<(), PipelineError> {
+        match result {
+            Ok(taken) => {
+                self.renewed = Instant::now();
+                self.ownership = Some(taken.ownership);
+                self.log.start(Start {
+                    epoch: self.epoch,
+                    next_offsets: taken.next_offsets.clone(),
+                    max_records_per_user: self.records_per_user,
+                });
+                self.committed_offsets = Arc::new(taken.next_offsets);
+                Ok(())
+            }
+            Err(TakeError::Refused(text)) => Err(PipelineError::Refused(text)),
+            Err(TakeError::Zombie(partition)) => {
+                tracing::warn!("another instance owns {partition}; waiting for the group to say so");
+                self.end_epoch().await?;
+                self.ownership = None;
+                Ok(())
+            }
+            Err(TakeError::Commit(error)) => {
+                // The group has moved on, or the broker is ill: what we hold is told by the next signal or attempt.
+                tracing::warn!("the offsets could not be committed: {error}");
+                self.retake().await
+            }
+            Err(TakeError::Abandoned) => Ok(()),
+        }
+    }
+
+    /// Takes the same partitions again after a commit of offsets that failed.
+    async fn retake(&mut self) -> Result<(), PipelineError> {
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        let partitions = self.assigned.clone();
+        self.assigned(partitions).await
+    }
+
+    /// Gives partitions back: what is in flight gets `drain_timeout` to commit, the rest is aborted and dropped before
+    /// the group is answered (rule O5).
+    async fn revoked(&mut self, lost: bool, done: oneshot::Sender<()>) -> Result<(), PipelineError> {
+        tracing::info!(lost, "revoked");
+        self.log.halt();
+        self.under_way.taking = None;
+        let drained = !lost && self.drain().await;
+        if !drained {
+            self.metrics.rewind(if lost { RewindCause::Assignment } else { RewindCause::Abandoned });
+        }
+        self.end_epoch().await?;
+        self.ownership = None;
+        self.assigned.clear();
+        self.metrics.set_assigned_partitions(0);
+        if !drained && tokio::time::timeout(self.drain_timeout, self.output.settle()).await.is_err() {
+            tracing::warn!("the open transaction is not settled yet; the broker's fencing covers it");
+        }
+        // The group may have given up waiting; it fences the generation then.
+        let _ = done.send(());
+        Ok(())
+    }
+
+    /// Lets what is in flight commit. True when nothing is left.
+    async fn drain(&mut self) -> bool {
+        let deadline = Instant::now() + self.drain_timeout;
+        loop {
+            if self.under_way.committing.is_none() && self.decided.is_some() {
+                self.advance();
+            }
+            if self.in_flight() == 0 {
+                return true;
+            }
+            let Ok(happening) = tokio::time::timeout_at(deadline, self.under_way.progress()).await else {
+                return false;
+            };
+            match happening {
+                Happening::Decided(Ok(decided)) => self.decided = Some(decided),
+                Happening::Committed(Ok(committed)) => self.note_commit(committed),
+                Happening::Decided(Err(_)) | Happening::Committed(Err(_)) => return false,
+                Happening::Taken(_) | Happening::Signal(_) | Happening::Shutdown => {}
+            }
+        }
+    }
+
+    /// Goes back to the committed offsets: the one recovery path (rule W1).
+    async fn rewind(&mut self, cause: RewindCause) -> Result<(), PipelineError> {
+        tracing::warn!(cause = cause.as_str(), "rewinding to the committed offsets");
+        self.metrics.rewind(cause);
+        self.log.halt();
+        self.end_epoch().await?;
+        let Some(ownership) = self.ownership.clone() else { return Ok(()) };
+        let (owner, token) = (Arc::clone(&self.owner), self.token.clone());
+        self.under_way.taking = Some(Box::pin(async move { owner.rewind(ownership, token).await }));
+        Ok(())
+    }
+
+    /// Drops everything that belongs to the epoch: what is under way, and every cached state.
+    async fn end_epoch(&mut self) -> Result<(), PipelineError> {
+        self.token.cancel();
+        self.token = CancellationToken::new();
+        self.epoch += 1;
+        self.under_way = UnderWay::default();
+        self.decided = None;
+        self.lanes.reset().await.map_err(|_| PipelineError::Broken("a lane has ended"))
+    }
+
+    /// Commits what is in flight if that is still possible, settles, leaves the group.
+    async fn shut_down(&mut self, orderly: bool) {
+        self.log.halt();
+        self.under_way.taking = None;
+        if !(orderly && self.drain().await) {
+            self.token.cancel();
+            self.under_way.committing = None;
+            let _ = tokio::time::timeout(self.drain_timeout, self.output.settle()).await;
+        }
+        self.log.close().await;
+    }
+}
+
+/// Resolves when the work does, and takes it away; never when there is none.
+async fn finished<T>(work: &mut Option<Work<T>>) -> T {
+    match work {
+        Some(future) => {
+            let result = future.await;
+            *work = None;
+            result
+        }
+        None => std::future::pending().await,
+    }
+}
+
+/// Waits for every lane; the answers are joined in the lanes' order, so that the result does not depend on who was
+/// first.
+async fn gather(
+    mut decided: Decided,
+    mut slices: FuturesUnordered<impl Future<Output = (usize, Result<super::decided::Slice, LaneError>)>>,
+) -> Result<Decided, LaneError> {
+    let mut answers = BTreeMap::new();
+    let mut failure = None;
+    while let Some((index, result)) = slices.next().await {
+        match result {
+            Ok(slice) => {
+                answers.insert(index, slice);
+            }
+            Err(error) => failure = Some(error),
+        }
+    }
+    if let Some(error) = failure {
+        return Err(error);
+    }
+    answers.into_values().for_each(|slice| decided.add(slice));
+    Ok(decided)
+}
+
+/// The lane of a record's user; records without a key go to the first.
+fn lane_of(record: &Record, lanes: usize) -> usize {
+    let hash = record.key.as_deref().map_or(0, xxh3_64);
+    usize::try_from(hash % u64::try_from(lanes.max(1)).unwrap_or(1)).unwrap_or(0)
+}
+
+impl From<LogError> for PipelineError {
+    fn from(error: LogError) -> PipelineError {
+        PipelineError::Refused(error.to_string())
+    }
+}

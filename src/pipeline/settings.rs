@@ -1,0 +1,30 @@
+//! What the pipeline is told at start.
+
+use std::time::Duration;
+
+use crate::partitioner::Partitioner;
+
+/// Settings of the processor; the configuration makes them.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Name of the events topic, for fences, headers and error texts.
+    pub events_topic: String,
+    /// Sequential workers; a user always maps to the same one.
+    pub lanes: usize,
+    /// Bound of the cached states of all lanes together, bytes.
+    pub cache_max_bytes: usize,
+    /// How far an event may be ahead of the clock.
+    pub max_future_skew: Duration,
+    /// Largest record value.
+    pub max_record_bytes: usize,
+    /// Largest encoded decision; a larger one becomes `suppress: too_large` (rule S9).
+    pub max_decision_bytes: usize,
+    /// Most decisions of one event; more make it a dead letter (rule S9).
+    pub max_decisions_per_event: usize,
+    /// Bytes of one user's outbox at which a batch is given up and read again in smaller pieces (rule S9).
+    pub max_outbox_bytes: usize,
+    /// The partitioner of all producers.
+    pub events_partitioner: Partitioner,
+    /// How long a revocation or a shutdown waits for what is in flight.
+    pub drain_timeout: Duration,
+}
