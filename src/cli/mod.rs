@@ -2,8 +2,10 @@
 //!
 //! Exit codes: 0 done, 1 failed, 2 differences found, 64 bad usage or configuration.
 
+pub mod audit;
 pub mod campaigns;
 pub mod config;
+mod moment;
 pub mod store;
 pub mod topology;
 
@@ -45,6 +47,7 @@ pub enum Command {
     Topology(topology::Arguments),
     Campaigns(campaigns::Arguments),
     Config(config::Arguments),
+    Audit(audit::Arguments),
     Store(store::Arguments),
 }
 
@@ -55,6 +58,7 @@ impl Command {
             Self::Topology(arguments) => topology::execute(arguments).await,
             Self::Campaigns(arguments) => campaigns::execute(arguments).await,
             Self::Config(arguments) => config::execute(arguments),
+            Self::Audit(arguments) => audit::execute(arguments).await,
             Self::Store(arguments) => store::execute(arguments).await,
         }
     }

@@ -176,7 +176,7 @@ pub(super) fn matches(row: &AuditRow, query: &AuditQuery) -> bool {
 }
 
 /// The stable name of an outcome or a reason, as on the wire.
-pub(super) fn name(of: impl Serialize) -> String {
+pub fn name(of: impl Serialize) -> String {
     match serde_json::to_value(of) {
         Ok(serde_json::Value::String(name)) => name,
         _ => String::new(),

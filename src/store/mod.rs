@@ -17,6 +17,7 @@ pub mod migrate;
 mod open;
 pub mod scylla;
 
+pub(crate) use audit_row::name;
 pub use open::open;
 
 /// Longest user id: either store's keys hold 65,535 bytes, the embedded one's with a few bytes of their own.

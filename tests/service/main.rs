@@ -9,6 +9,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 
 mod parts;
+mod projection;
 mod schemas;
 mod store;
 mod suite;
@@ -21,6 +22,7 @@ use suite::Suite;
 fn main() -> ExitCode {
     let mut suite = Suite::from_environment();
     parts::stories(&mut suite);
+    projection::stories(&mut suite);
     schemas::stories(&mut suite);
     store::stories(&mut suite);
     suite.run()
