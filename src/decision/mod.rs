@@ -13,6 +13,8 @@ pub mod matching;
 pub mod scope;
 pub mod sentence;
 pub mod steps;
+#[cfg(test)]
+mod stories;
 
 pub use id::decision_id;
 pub use steps::{decide, decide_observing};
