@@ -18,6 +18,7 @@ pub mod partitioner;
 pub mod pause;
 pub mod pipeline;
 pub mod position;
+pub mod processor;
 pub mod projection;
 pub mod schema;
 pub mod store;

@@ -6,6 +6,7 @@ pub mod audit;
 pub mod campaigns;
 pub mod config;
 mod moment;
+pub mod run;
 pub mod store;
 pub mod topology;
 
@@ -15,6 +16,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::config::{Config, ConfigError, Loaded};
+use crate::processor::StartError;
 
 /// The command did what it should.
 pub const DONE: u8 = 0;
@@ -44,6 +46,7 @@ pub struct Cli {
 #[allow(missing_docs, reason = "a doc comment here would replace the command's own help text")]
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    Run(run::Arguments),
     Topology(topology::Arguments),
     Campaigns(campaigns::Arguments),
     Config(config::Arguments),
@@ -55,6 +58,7 @@ impl Command {
     /// Does it and says how it ended.
     pub async fn execute(self) -> anyhow::Result<ExitCode> {
         match self {
+            Self::Run(arguments) => run::execute(arguments).await,
             Self::Topology(arguments) => topology::execute(arguments).await,
             Self::Campaigns(arguments) => campaigns::execute(arguments).await,
             Self::Config(arguments) => config::execute(arguments),
@@ -111,7 +115,11 @@ pub struct UsageError(pub String);
 
 /// The exit code that an error ends the process with.
 pub fn exit_code(error: &anyhow::Error) -> ExitCode {
-    let refused = error.chain().any(|cause| cause.is::<ConfigError>() || cause.is::<UsageError>());
+    let refused = error.chain().any(|cause| {
+        cause.is::<ConfigError>()
+            || cause.is::<UsageError>()
+            || cause.downcast_ref::<StartError>().is_some_and(StartError::is_refusal)
+    });
     ExitCode::from(if refused { USAGE } else { FAILED })
 }
 

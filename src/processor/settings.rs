@@ -1,0 +1,65 @@
+//! The configuration as each part wants it.
+
+use std::time::Duration;
+
+use crate::config::{Config, EventsPartitioner};
+use crate::kafka::log::{BatchLimits, LogSettings};
+use crate::partitioner::Partitioner;
+use crate::pipeline::Settings;
+
+/// Largest encoded decision: Kafka's default record limit, less room for key and headers (rule S9).
+const MAX_DECISION_BYTES: usize = 1024 * 1024 - 64 * 1024;
+/// Most decisions of one event (rule S9).
+const MAX_DECISIONS_PER_EVENT: usize = 1_000;
+/// Bytes of one user's outbox at which a batch is cut smaller (rule S9).
+const MAX_OUTBOX_BYTES: usize = 8 * 1024 * 1024;
+
+impl Config {
+    /// What the pipeline is told.
+    pub fn pipeline_settings(&self) -> Settings {
+        Settings {
+            events_topic: self.topics.events.clone(),
+            lanes: self.lanes(),
+            cache_max_bytes: self.pipeline.cache_max_bytes,
+            max_future_skew: Duration::from_millis(self.pipeline.max_future_skew_ms),
+            max_record_bytes: self.pipeline.max_record_bytes,
+            max_decision_bytes: MAX_DECISION_BYTES,
+            max_decisions_per_event: MAX_DECISIONS_PER_EVENT,
+            max_outbox_bytes: MAX_OUTBOX_BYTES,
+            events_partitioner: self.pipeline.events_partitioner.into(),
+            drain_timeout: Duration::from_millis(self.group.drain_timeout_ms),
+        }
+    }
+
+    /// What the two sides of the event log are told.
+    pub fn log_settings(&self) -> LogSettings {
+        LogSettings {
+            client: self.client_config(),
+            events: self.topics.events.clone(),
+            decisions: self.topics.decisions.clone(),
+            activity: self.topics.activity.clone(),
+            dead_letters: self.topics.dlq.clone(),
+            group_id: self.group.id.clone(),
+            instance_id: self.instance_id(),
+            static_membership: self.group.static_membership,
+            session_timeout: Duration::from_millis(self.group.session_timeout_ms),
+            transaction_timeout: Duration::from_millis(self.group.transaction_timeout_ms),
+            drain_timeout: Duration::from_millis(self.group.drain_timeout_ms),
+            batch: BatchLimits {
+                max_wait: Duration::from_millis(self.pipeline.batch_max_wait_ms),
+                max_records: self.pipeline.batch_max_records,
+                max_bytes: self.pipeline.batch_max_bytes,
+                max_records_per_user: self.pipeline.batch_max_records_per_user,
+            },
+        }
+    }
+}
+
+impl From<EventsPartitioner> for Partitioner {
+    fn from(partitioner: EventsPartitioner) -> Self {
+        match partitioner {
+            EventsPartitioner::Murmur2 => Self::Murmur2,
+            EventsPartitioner::Crc32 => Self::Crc32,
+        }
+    }
+}
