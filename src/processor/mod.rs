@@ -123,7 +123,7 @@ pub async fn start(config: &Config) -> Result<Processor, StartError> {
     let (metrics, health) = (Metrics::new()?, Health::new());
     let (http_address, http) = start_http(config, &metrics, &health).await?;
 
-    let (state, audit) = store::open::open(config).await?;
+    let (state, audit) = store::open(config).await?;
     health.ready(Condition::Store, config.store.kind.as_str());
     tracing::info!(store = %config.store.kind, "the store is open");
 
