@@ -130,7 +130,7 @@ pub async fn start(config: &Config) -> Result<Processor, StartError> {
     let partitions = Cluster::new(config)?.check(&config.topics).await?;
     tracing::info!(brokers = config.kafka.brokers, ?partitions, "the topics are as they must be");
 
-    let registry = RegistryClient::new((&config.registry).into())?;
+    let registry = RegistryClient::new(config.registry_settings())?;
     let topics = &config.topics;
     let subjects = Subjects::of_topics(&topics.events, &topics.decisions, &topics.activity);
     let codec = look_up_all(&registry, &subjects).await?.output_codec();

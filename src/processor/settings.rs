@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use crate::config::{Config, EventsPartitioner};
+use crate::config::{Config, EventsPartitioner, Registry};
 use crate::kafka::log::{BatchLimits, LogSettings};
 use crate::partitioner::Partitioner;
 use crate::pipeline::Settings;
+use crate::schema::registry::RegistrySettings;
 
 /// Largest encoded decision: Kafka's default record limit, less room for key and headers (rule S9).
 const MAX_DECISION_BYTES: usize = 1024 * 1024 - 64 * 1024;
@@ -29,6 +30,12 @@ impl Config {
             events_partitioner: self.pipeline.events_partitioner.into(),
             drain_timeout: Duration::from_millis(self.group.drain_timeout_ms),
         }
+    }
+
+    /// How the registry is reached.
+    pub fn registry_settings(&self) -> RegistrySettings {
+        let Registry { url, user, password, timeout_ms } = self.registry.clone();
+        RegistrySettings { url, user, password, timeout: Duration::from_millis(timeout_ms) }
     }
 
     /// What the two sides of the event log are told.
