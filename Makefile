@@ -3,7 +3,7 @@
 
 CARGO ?= cargo
 COMPOSE ?= docker compose --file docker/compose.yaml
-SERVICES = $(CARGO) run --release --quiet --package services --
+SERVICES = $(CARGO) run --release --package services --
 
 .DEFAULT_GOAL := help
 .PHONY: help build test lint fmt services up logs down demo clean

@@ -4,8 +4,10 @@
 
 use libtest_mimic::{Arguments, Trial};
 use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::process::ExitCode;
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, RwLock, mpsc};
+use std::time::Duration;
 
 const KAFKA: &str = "CAMPAIGND_TEST_KAFKA";
 const CASSANDRA: &str = "CAMPAIGND_TEST_CASSANDRA";
@@ -13,6 +15,9 @@ const REGISTRY: &str = "CAMPAIGND_TEST_REGISTRY";
 
 /// Stories that run at once: the services share two cores with them.
 const STORIES_AT_ONCE: usize = 2;
+
+/// A story that takes longer hangs: the slowest kills an instance twenty times and waits for its session to end.
+const STORY_LIMIT: Duration = Duration::from_secs(30 * 60);
 
 /// Where the services of this run answer.
 #[derive(Debug, Clone)]
@@ -69,9 +74,10 @@ impl Suite {
         Fut: Future<Output = ()> + 'static,
     {
         let gate = Arc::clone(&self.alone);
+        let story = name.to_owned();
         self.add(name, move |services| {
             let _beside = gate.read().unwrap_or_else(std::sync::PoisonError::into_inner);
-            block_on(body(services));
+            within_limit(story, move || block_on(body(services)));
         });
     }
 
@@ -82,9 +88,10 @@ impl Suite {
         Fut: Future<Output = ()> + 'static,
     {
         let gate = Arc::clone(&self.alone);
+        let story = name.to_owned();
         self.add(name, move |services| {
             let _alone = gate.write().unwrap_or_else(std::sync::PoisonError::into_inner);
-            block_on(body(services));
+            within_limit(story, move || block_on(body(services)));
         });
     }
 
@@ -119,6 +126,22 @@ impl Suite {
             conclusion.num_ignored,
         );
         conclusion.exit_code()
+    }
+}
+
+/// Runs one story on a thread of its own. One that hangs fails, and the thread is left to the end of the process.
+fn within_limit(name: String, run: impl FnOnce() + Send + 'static) {
+    let (done, ended) = mpsc::sync_channel(1);
+    let story = move || {
+        let result = catch_unwind(AssertUnwindSafe(run));
+        // Nobody listens any more when the story took too long.
+        let _ = done.send(result);
+    };
+    std::thread::Builder::new().name(name).spawn(story).expect("a thread can be started");
+    match ended.recv_timeout(STORY_LIMIT) {
+        Ok(Ok(())) => {}
+        Ok(Err(panic)) => resume_unwind(panic),
+        Err(_) => panic!("the story has not ended after {} s", STORY_LIMIT.as_secs()),
     }
 }
 
