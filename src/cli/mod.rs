@@ -5,8 +5,13 @@
 pub mod audit;
 pub mod campaigns;
 pub mod config;
+pub mod decisions;
+mod feeding;
+pub mod generate;
 mod moment;
+pub mod produce;
 pub mod run;
+pub mod schemas;
 pub mod store;
 pub mod topology;
 
@@ -49,6 +54,10 @@ pub enum Command {
     Run(run::Arguments),
     Topology(topology::Arguments),
     Campaigns(campaigns::Arguments),
+    Schemas(schemas::Arguments),
+    Generate(generate::Arguments),
+    Produce(produce::Arguments),
+    Decisions(decisions::Arguments),
     Config(config::Arguments),
     Audit(audit::Arguments),
     Store(store::Arguments),
@@ -61,6 +70,10 @@ impl Command {
             Self::Run(arguments) => run::execute(arguments).await,
             Self::Topology(arguments) => topology::execute(arguments).await,
             Self::Campaigns(arguments) => campaigns::execute(arguments).await,
+            Self::Schemas(arguments) => schemas::execute(arguments).await,
+            Self::Generate(arguments) => generate::execute(arguments).await,
+            Self::Produce(arguments) => produce::execute(arguments).await,
+            Self::Decisions(arguments) => decisions::execute(arguments).await,
             Self::Config(arguments) => config::execute(arguments),
             Self::Audit(arguments) => audit::execute(arguments).await,
             Self::Store(arguments) => store::execute(arguments).await,

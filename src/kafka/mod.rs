@@ -4,4 +4,5 @@ pub mod broker;
 pub mod campaigns;
 pub mod client_log;
 pub mod log;
+pub mod producer;
 pub mod raw;

@@ -101,18 +101,26 @@ async fn register(
     Ok(Registration { subject: subject.to_owned(), id, created, compatibility })
 }
 
+/// The id under which exactly our event schema is registered, for those who write events only. Fails as [`look_up_all`].
+pub async fn look_up_event(client: &RegistryClient, subjects: &Subjects) -> Result<u32, RegistryError> {
+    look_up(client, &subjects.events, EVENT_SCHEMA).await
+}
+
 /// The ids under which exactly our schemas are registered. [`RegistryError::NotFound`] when one is not: this process
 /// must not write under an id that means another schema.
 pub async fn look_up_all(client: &RegistryClient, subjects: &Subjects) -> Result<SchemaIds, RegistryError> {
-    let mut ids = [0; 3];
-    for (id, (subject, schema)) in ids.iter_mut().zip(subjects.with_schemas()) {
-        let registered = client.look_up(subject, schema).await?;
-        *id = registered
-            .ok_or_else(|| RegistryError::NotFound {
-                what: format!("schema of this version under {subject}; run `campaignd schemas register`"),
-            })?
-            .id;
-    }
-    let [event, decision, activity] = ids;
-    Ok(SchemaIds { event, decision, activity })
+    let [events, decisions, activity] = subjects.with_schemas();
+    Ok(SchemaIds {
+        event: look_up(client, events.0, events.1).await?,
+        decision: look_up(client, decisions.0, decisions.1).await?,
+        activity: look_up(client, activity.0, activity.1).await?,
+    })
+}
+
+async fn look_up(client: &RegistryClient, subject: &str, schema: &str) -> Result<u32, RegistryError> {
+    let registered = client.look_up(subject, schema).await?;
+    let registered = registered.ok_or_else(|| RegistryError::NotFound {
+        what: format!("schema of this version under {subject}; run `campaignd schemas register`"),
+    })?;
+    Ok(registered.id)
 }

@@ -8,6 +8,7 @@
 mod support;
 
 mod deployment;
+mod feeding;
 mod frame;
 mod projection;
 mod store;
