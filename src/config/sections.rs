@@ -311,7 +311,7 @@ section! {
         keys {
             /// Lines for people, or one JSON object a line.
             format: LogFormat = LogFormat::Human,
-            /// Level, or levels by module such as info,campaignd=debug.
+            /// Level of our own lines (others from warn on), or levels by module such as info,rdkafka=debug.
             level: String = "info".into(),
         }
         sections {}

@@ -24,12 +24,25 @@ pub enum LogError {
 /// Starts the log of the whole process.
 pub fn init(log: &Log) -> Result<(), LogError> {
     let ansi = io::stderr().is_terminal();
-    let filter = EnvFilter::builder().parse(&log.level)?;
+    let filter = EnvFilter::builder().parse(directives(&log.level))?;
     let result = match log.format {
         LogFormat::Human => human(filter, io::stderr, ansi).try_init(),
         LogFormat::Json => json(filter, io::stderr).try_init(),
     };
     result.map_err(|error| LogError::Started(error.to_string()))
+}
+
+/// A plain level is about our own lines: what drivers and clients report below a warning is not for operators. Levels
+/// by module are taken as they are.
+fn directives(level: &str) -> String {
+    let plain = level.parse::<tracing::Level>();
+    match plain {
+        // rdkafka closes a consumer again when it is dropped after a close of our own, and calls that an error.
+        Ok(level) if level > tracing::Level::WARN => {
+            format!("warn,campaignd={level},rdkafka::consumer::base_consumer=off")
+        }
+        _ => level.to_string(),
+    }
 }
 
 fn human<W>(filter: EnvFilter, writer: W, ansi: bool) -> impl Init
@@ -87,6 +100,15 @@ mod tests {
             tracing::warn!(trace_id = "t-1", "something happened");
         });
         String::from_utf8(buffer.0.lock().unwrap().clone()).unwrap()
+    }
+
+    #[test]
+    fn a_plain_level_is_about_our_own_lines() {
+        let filter = EnvFilter::builder().parse(directives("debug")).unwrap().to_string();
+        assert!(filter.contains("campaignd=debug") && filter.contains("warn"), "{filter}");
+        assert_eq!(directives("error"), "error");
+        assert_eq!(directives("off"), "off");
+        assert_eq!(directives("info,rdkafka=debug"), "info,rdkafka=debug");
     }
 
     #[test]

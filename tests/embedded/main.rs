@@ -7,6 +7,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod command_line;
 mod deployment;
 mod feeding;
 mod frame;

@@ -54,15 +54,7 @@ impl Stage {
     pub fn service(kafka: &str, cassandra: &str, registry: &str, label: &str, partitions: i32) -> Stage {
         let name = unique(label);
         let prefix = format!("{name}.");
-        let topic = |name: &str| format!("{prefix}{name}");
         let kafka = Kafka::at(kafka);
-        kafka.create_topics(&[
-            (&topic("events"), partitions, "delete"),
-            (&topic("campaigns"), 1, "compact"),
-            (&topic("decisions"), partitions, "delete"),
-            (&topic("activity"), partitions, "delete"),
-            (&topic("events.dlq"), partitions, "delete"),
-        ]);
         let store = Store::Scylla {
             node: cassandra.to_owned(),
             keyspace: name,
@@ -71,7 +63,12 @@ impl Stage {
         let folder = Folder::new();
         let settings = Settings::new(&kafka, registry, store, &prefix);
         let stage = Stage::finish(settings, kafka, folder, None);
-        must_succeed(&["store", "migrate", "--config", &stage.config()], stage.folder.path());
+        let (config, count) = (stage.config(), partitions.to_string());
+        must_succeed(
+            &["topology", "apply", "--config", &config, "--partitions", &count],
+            stage.folder.path(),
+        );
+        must_succeed(&["store", "migrate", "--config", &config], stage.folder.path());
         stage
     }
 
