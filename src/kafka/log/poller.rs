@@ -43,6 +43,9 @@ const SEEK_ATTEMPTS: u32 = 20;
 const SEEK_PAUSE: Duration = Duration::from_millis(50);
 const SEEK_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// Longest wait for the last revocation.
+const LEAVE_TIMEOUT: Duration = Duration::from_secs(5);
+
 /// Creates the consumer and subscribes it.
 pub(super) fn connect(
     settings: &LogSettings,
@@ -362,13 +365,12 @@ impl Poller {
         let _ = self.signals.blocking_send(signal);
     }
 
-    /// Leaves the group; the callbacks of a last revocation run here.
+    /// Leaves the group; the callback of the last revocation runs here. A static member that merely closed would keep
+    /// its partitions from others until the session time-out; one that unsubscribes leaves.
     fn close(&self) {
-        let deadline = Instant::now() + Duration::from_secs(10);
-        if self.consumer.close_queue().is_err() {
-            return;
-        }
-        while !self.consumer.closed() && Instant::now() < deadline {
+        let deadline = Instant::now() + LEAVE_TIMEOUT;
+        self.consumer.unsubscribe();
+        while self.consumer.assignment().is_ok_and(|list| list.count() > 0) && Instant::now() < deadline {
             let _ = self.consumer.poll(Duration::from_millis(10));
         }
     }
