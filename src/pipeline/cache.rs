@@ -97,3 +97,45 @@ impl StateCache {
         self.bytes
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Rule S7: evicted and reloaded before its write lands, an update would be lost.
+    #[test]
+    fn what_an_uncommitted_batch_touched_is_pinned() {
+        let mut cache = StateCache::new(0);
+        cache.insert("ada".into(), UserState::new(), 1);
+        cache.insert("bob".into(), UserState::new(), 2);
+        assert_eq!(cache.evict(0), 0);
+        assert_eq!(cache.evict(1), 1);
+        assert!(!cache.contains("ada") && cache.contains("bob"));
+        assert_eq!(cache.evict(2), 1);
+        assert_eq!((cache.users(), cache.bytes()), (0, 0));
+    }
+
+    #[test]
+    fn the_least_recently_used_goes_first() {
+        let mut cache = StateCache::new(usize::MAX);
+        for user in ["ada", "bob", "cyd"] {
+            cache.insert(user.into(), UserState::new(), 1);
+        }
+        assert!(cache.touch("ada", 2).is_some());
+        cache.max_bytes = cache.bytes() - 1;
+        assert_eq!(cache.evict(2), 1);
+        assert!(cache.contains("ada") && !cache.contains("bob"));
+    }
+
+    #[test]
+    fn bytes_follow_what_is_inserted_and_resized() {
+        let mut cache = StateCache::new(usize::MAX);
+        cache.insert("ada".into(), UserState::new(), 1);
+        let empty = cache.bytes();
+        cache.insert("ada".into(), UserState::new(), 1);
+        cache.resize("ada");
+        assert_eq!(cache.bytes(), empty);
+        cache.clear();
+        assert_eq!(cache.bytes(), 0);
+    }
+}

@@ -101,3 +101,51 @@ pub fn dead_letter(
         headers,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_dead_letter_is_the_record_with_our_headers_once() {
+        let header = |name: &str, value: &'static [u8]| Header {
+            name: name.into(),
+            value: Some(Bytes::from_static(value)),
+        };
+        let record = Record {
+            partition: 4,
+            offset: 17,
+            timestamp_ms: Some(1_000),
+            key: Some(Bytes::from_static(b"ada")),
+            value: Some(Bytes::from_static(b"\0\0\0\0\x07rest")),
+            headers: vec![
+                header("traceparent", b"00-1"),
+                header(header::ERROR_CODE, b"forged"),
+                Header { name: "null".into(), value: None },
+            ],
+        };
+        let dead = dead_letter(&record, "events", "bad_avro", "why", 12);
+        assert_eq!((dead.partition, &dead.key, &dead.value), (4, &record.key, &record.value));
+        let headers: Vec<(String, Option<String>)> = dead
+            .headers
+            .iter()
+            .map(|h| (h.name.clone(), h.value.as_ref().map(|v| String::from_utf8_lossy(v).into_owned())))
+            .collect();
+        let ours = |name: &str, value: &str| (name.to_owned(), Some(value.to_owned()));
+        assert_eq!(
+            headers,
+            [
+                ours("traceparent", "00-1"),
+                ("null".to_owned(), None),
+                ours(header::ORIGINAL_TOPIC, "events"),
+                ours(header::ORIGINAL_PARTITION, "4"),
+                ours(header::ORIGINAL_OFFSET, "17"),
+                ours(header::ORIGINAL_TIMESTAMP, "1000"),
+                ours(header::ERROR_CODE, "bad_avro"),
+                ours(header::ERROR_TEXT, "why"),
+                ours(header::SCHEMA_ID, "7"),
+                ours(header::CAMPAIGNS_POSITION, "12"),
+            ]
+        );
+    }
+}

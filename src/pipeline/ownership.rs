@@ -46,3 +46,41 @@ impl Ownership {
         self.partitions.values().any(|owned| batch.saturating_sub(owned.since_batch) >= BATCHES_PER_FENCE)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn owned(since_batch: u64) -> Ownership {
+        let row = FenceRow {
+            fence_us: 5_000_000,
+            token: uuid::Uuid::nil(),
+            cluster_id: "c".into(),
+            partition_count: 2,
+            incarnation: 3,
+            committed_offset: None,
+        };
+        let partitions = [(1, OwnedPartition { row, since_batch })].into();
+        Ownership { partition_count: 2, partitions }
+    }
+
+    #[test]
+    fn timestamps_count_from_the_taking_of_the_fence() {
+        let ownership = owned(100);
+        assert_eq!(ownership.timestamp_us(1, 101), Some(5_000_001));
+        assert_eq!(ownership.timestamp_us(1, 99), None);
+        assert_eq!(ownership.timestamp_us(0, 101), None, "not owned");
+        let position = ownership.position(1, 9).unwrap();
+        assert_eq!((position.incarnation, position.partition, position.offset), (3, 1, 9));
+    }
+
+    /// A fence rises by a second at least, so the numbers under it must stay below a million.
+    #[test]
+    fn a_fence_is_used_up_before_its_numbers_reach_the_next_one() {
+        let ownership = owned(100);
+        assert!(!ownership.is_used_up(100 + BATCHES_PER_FENCE - 1));
+        assert!(ownership.is_used_up(100 + BATCHES_PER_FENCE));
+        let last = ownership.timestamp_us(1, 100 + BATCHES_PER_FENCE).unwrap();
+        assert!(last < 5_000_000 + 1_000_000);
+    }
+}

@@ -393,6 +393,7 @@ impl<L: EventLog> Processor<L> {
             Err(TakeError::Refused(text)) => Err(PipelineError::Refused(text)),
             Err(TakeError::Zombie(partition)) => {
                 tracing::warn!("another instance owns {partition}; waiting for the group to say so");
+                self.health.not_ready(Condition::Assignment, format!("another instance owns {partition}"));
                 self.end_epoch().await?;
                 self.ownership = None;
                 Ok(())

@@ -12,8 +12,9 @@ use crate::schema::registry::RegistrySettings;
 const MAX_DECISION_BYTES: usize = 1024 * 1024 - 64 * 1024;
 /// Most decisions of one event (rule S9).
 const MAX_DECISIONS_PER_EVENT: usize = 1_000;
-/// Bytes of one user's outbox at which a batch is cut smaller (rule S9).
-const MAX_OUTBOX_BYTES: usize = 8 * 1024 * 1024;
+/// Bytes of one user's outbox at which a batch is read again in smaller pieces (rule S9). Two batches may be in flight,
+/// and the cell must stay far below the 16 MiB that Cassandra takes in one write.
+const MAX_OUTBOX_BYTES: usize = 2 * 1024 * 1024;
 
 impl Config {
     /// What the pipeline is told.

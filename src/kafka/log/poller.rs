@@ -207,7 +207,10 @@ impl Poller {
             Some(Err(error)) => self.stumble(&error),
             // Nothing more has arrived: an idle processor gets what there is, without waiting for max_wait.
             None if gathered && wanted => {
-                self.deliver(Want::Any);
+                if !self.deliver(Want::Any) {
+                    // The member is rejoining: nothing can be handed over until its revocation has been served.
+                    std::thread::sleep(GATHERING_POLL);
+                }
             }
             None => {}
         }
