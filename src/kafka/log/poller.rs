@@ -206,12 +206,8 @@ impl Poller {
             Some(Ok(message)) => self.take(&message),
             Some(Err(error)) => self.stumble(&error),
             // Nothing more has arrived: an idle processor gets what there is, without waiting for max_wait.
-            None if gathered && wanted => {
-                if !self.deliver(Want::Any) {
-                    // The member is rejoining: nothing can be handed over until its revocation has been served.
-                    std::thread::sleep(GATHERING_POLL);
-                }
-            }
+            // The member is rejoining if it cannot be handed over; its revocation has to be served first.
+            None if gathered && wanted && !self.deliver(Want::Any) => std::thread::sleep(GATHERING_POLL),
             None => {}
         }
         !self.signals.is_closed()
