@@ -6,6 +6,7 @@ pub mod audit;
 pub mod campaigns;
 pub mod config;
 pub mod decisions;
+pub mod demo;
 mod feeding;
 pub mod generate;
 mod moment;
@@ -51,6 +52,7 @@ pub struct Cli {
 #[allow(missing_docs, reason = "a doc comment here would replace the command's own help text")]
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    Demo(demo::Arguments),
     Run(run::Arguments),
     Topology(topology::Arguments),
     Campaigns(campaigns::Arguments),
@@ -67,6 +69,7 @@ impl Command {
     /// Does it and says how it ended.
     pub async fn execute(self) -> anyhow::Result<ExitCode> {
         match self {
+            Self::Demo(arguments) => demo::execute(arguments).await,
             Self::Run(arguments) => run::execute(arguments).await,
             Self::Topology(arguments) => topology::execute(arguments).await,
             Self::Campaigns(arguments) => campaigns::execute(arguments).await,
