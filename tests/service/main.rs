@@ -8,6 +8,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 
+mod campaigns;
 mod parts;
 mod projection;
 mod schemas;
@@ -21,6 +22,7 @@ use suite::Suite;
 
 fn main() -> ExitCode {
     let mut suite = Suite::from_environment();
+    campaigns::stories(&mut suite);
     parts::stories(&mut suite);
     projection::stories(&mut suite);
     schemas::stories(&mut suite);
