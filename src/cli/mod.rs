@@ -55,14 +55,14 @@ pub enum Command {
     Demo(demo::Arguments),
     Run(run::Arguments),
     Topology(topology::Arguments),
-    Campaigns(campaigns::Arguments),
-    Schemas(schemas::Arguments),
-    Generate(generate::Arguments),
-    Produce(produce::Arguments),
-    Decisions(decisions::Arguments),
-    Config(config::Arguments),
-    Audit(audit::Arguments),
     Store(store::Arguments),
+    Schemas(schemas::Arguments),
+    Campaigns(campaigns::Arguments),
+    Produce(produce::Arguments),
+    Generate(generate::Arguments),
+    Decisions(decisions::Arguments),
+    Audit(audit::Arguments),
+    Config(config::Arguments),
 }
 
 impl Command {

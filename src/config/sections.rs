@@ -124,7 +124,7 @@ section! {
             #[allowed(1_000..=900_000)]
             transaction_timeout_ms: u64 = 15_000,
             /// How long a rebalance waits for the batch in flight before it is abandoned, milliseconds.
-            #[allowed(100..=600_000)]
+            #[allowed(100..=45_000)]
             drain_timeout_ms: u64 = 10_000,
         }
         sections {}

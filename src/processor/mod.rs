@@ -201,7 +201,7 @@ async fn start_pipeline(
     campaigns: &Arc<CampaignsReader>,
     health: &Health,
 ) -> Result<Part<PipelineError>, StartError> {
-    let (log, output) = open_log(config.log_settings()).await?;
+    let (log, output) = open_log(config.log_settings(health)).await?;
     let parts = Parts {
         log,
         output: Arc::new(output),

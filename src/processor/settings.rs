@@ -7,6 +7,7 @@ use crate::kafka::log::{BatchLimits, LogSettings};
 use crate::partitioner::Partitioner;
 use crate::pipeline::Settings;
 use crate::schema::registry::RegistrySettings;
+use crate::telemetry::health::Health;
 
 /// Largest encoded decision: Kafka's default record limit, less room for key and headers (rule S9).
 const MAX_DECISION_BYTES: usize = 1024 * 1024 - 64 * 1024;
@@ -40,7 +41,7 @@ impl Config {
     }
 
     /// What the two sides of the event log are told.
-    pub fn log_settings(&self) -> LogSettings {
+    pub fn log_settings(&self, health: &Health) -> LogSettings {
         LogSettings {
             client: self.client_config(),
             events: self.topics.events.clone(),
@@ -59,6 +60,7 @@ impl Config {
                 max_bytes: self.pipeline.batch_max_bytes,
                 max_records_per_user: self.pipeline.batch_max_records_per_user,
             },
+            health: health.clone(),
         }
     }
 }

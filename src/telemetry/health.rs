@@ -51,7 +51,8 @@ impl fmt::Display for Condition {
     }
 }
 
-/// A polling thread that has not come round for so long is stuck; a poll takes at most a second.
+/// A polling thread that has not come round for so long is stuck: a poll takes at most a second, and a rebalance at
+/// most the largest `group.drain_timeout_ms`, 45 s.
 const POLL_STALE: Duration = Duration::from_secs(60);
 
 /// Health of the process; clones share it.
@@ -117,7 +118,7 @@ impl Health {
         self.state().failure.get_or_insert(reason.into());
     }
 
-    /// The polling thread has come round. Cheap; call it at every turn.
+    /// The polling thread has come round. It reads the clock, so not for every record.
     pub fn polled(&self) {
         let elapsed = u64::try_from(self.shared.started.elapsed().as_millis()).unwrap_or(u64::MAX - 1);
         self.shared.last_poll_ms.store(elapsed + 1, Ordering::Relaxed);

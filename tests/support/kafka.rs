@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{DeliveryResult, Header, Headers, Message, OwnedHeaders};
@@ -80,6 +82,22 @@ impl Kafka {
         let mut config = ClientConfig::new();
         config.set("bootstrap.servers", &self.brokers);
         config
+    }
+
+    /// Creates topics with partition count and `cleanup.policy`; a topic that is there already is a mistake of the test.
+    pub fn create_topics(&self, topics: &[(&str, i32, &str)]) {
+        let admin: AdminClient<DefaultClientContext> = self.client().create().expect("an admin client");
+        let wanted: Vec<NewTopic<'_>> = topics
+            .iter()
+            .map(|(name, partitions, cleanup)| {
+                NewTopic::new(name, *partitions, TopicReplication::Fixed(1)).set("cleanup.policy", cleanup)
+            })
+            .collect();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        let options = AdminOptions::new().operation_timeout(Some(TIMEOUT));
+        for result in runtime.block_on(admin.create_topics(&wanted, &options)).expect("the broker answers") {
+            result.expect("the topic is created");
+        }
     }
 
     /// Produces in this order and returns when all are acknowledged; a user's records keep their order.

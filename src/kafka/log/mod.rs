@@ -24,6 +24,7 @@ use stands::KafkaStands;
 
 use crate::kafka::raw::GroupMetadata;
 use crate::pipeline::log::{EventLog, GroupToken, LogError, Signal, StandReader, Start, Want};
+use crate::telemetry::health::Health;
 
 /// What the log needs to know beside how to reach the broker.
 #[derive(Clone, Debug)]
@@ -52,6 +53,8 @@ pub struct LogSettings {
     pub drain_timeout: Duration,
     /// Bounds of a batch.
     pub batch: BatchLimits,
+    /// Where the poller shows that it comes round.
+    pub health: Health,
 }
 
 /// When a batch is full.
@@ -102,6 +105,7 @@ impl KafkaLog {
             signal_tx,
             command_rx,
             Arc::clone(&want),
+            settings.health.clone(),
         );
         let thread = std::thread::Builder::new()
             .name("poller".into())

@@ -19,6 +19,10 @@ use super::rebalance::Rebalances;
 use super::{BatchLimits, LogSettings, decode, encode, group_token};
 use crate::kafka::raw;
 use crate::pipeline::log::{Fetched, LogError, Record, Signal, Start, Want};
+use crate::telemetry::health::Health;
+
+/// A sign of life every so many turns: reading the clock at each would cost as much as a look-up per record.
+const TURNS_PER_SIGN: u32 = 64;
 
 /// What the processor tells the poller; only the last of those that wait counts.
 #[derive(Debug)]
@@ -128,6 +132,8 @@ pub(super) struct Poller {
     gathering: Gathering,
     paused: bool,
     full_since: Option<Instant>,
+    health: Health,
+    turns: u32,
 }
 
 impl Poller {
@@ -138,6 +144,7 @@ impl Poller {
         signals: mpsc::Sender<Signal>,
         commands: Receiver<Command>,
         want: Arc<AtomicU8>,
+        health: Health,
     ) -> Poller {
         Poller {
             consumer,
@@ -152,11 +159,17 @@ impl Poller {
             gathering: Gathering::default(),
             paused: false,
             full_since: None,
+            health,
+            turns: 0,
         }
     }
 
     pub(super) fn run(mut self) {
         loop {
+            self.turns = self.turns.wrapping_add(1);
+            if self.turns.is_multiple_of(TURNS_PER_SIGN) {
+                self.health.polled();
+            }
             match self.last_command() {
                 Some(Command::Start(start)) => self.start(start),
                 Some(Command::Halt) => self.halt(),
