@@ -84,7 +84,6 @@ fn assert_is_a_command(arguments: &[&str], place: &str) {
 }
 
 #[test]
-#[ignore = "until all commands and the samples are there"]
 fn every_command_of_the_compose_file_and_the_image_exists() {
     let compose = yaml("docker/compose.yaml");
     let mut steps = Vec::new();
@@ -236,7 +235,6 @@ fn the_workflow_runs_what_a_developer_runs() {
 }
 
 #[test]
-#[ignore = "until all commands and the samples are there"]
 fn the_demo_of_the_ci_script_is_a_command() {
     let script = text(".ci/run");
     let line = script.lines().find(|line| line.starts_with("cargo run --release -- demo")).unwrap();
