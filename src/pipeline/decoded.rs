@@ -131,12 +131,13 @@ impl Decoder {
     }
 
     fn read(&self, schema: &WriterSchema, body: &[u8], user_id: &str) -> Result<Event, Verdict> {
-        let event =
-            decode_event(schema, body).map_err(|e| Verdict::new(BadRecord::BadAvro, e.to_string()))?;
+        let event = decode_event(schema, body).map_err(|error| {
+            let bad = if error.is_limit() { BadRecord::LimitsExceeded } else { BadRecord::BadAvro };
+            Verdict::new(bad, error.to_string())
+        })?;
         if event.user_id != user_id {
             return Err(Verdict::new(BadRecord::WrongKey, "the record key is not the event's user_id"));
         }
-        self.limits.check(&event).map_err(|e| Verdict::new(BadRecord::LimitsExceeded, e.to_string()))?;
         Ok(event)
     }
 

@@ -76,14 +76,9 @@ pub enum DecodeError {
 }
 
 impl DecodeError {
-    /// Stable code for headers and metrics: `limit_exceeded` or `bad_avro`.
-    pub fn code(&self) -> &'static str {
-        match self {
-            DecodeError::Limit(_) | DecodeError::TooDeep | DecodeError::TooManyItems { .. } => {
-                "limit_exceeded"
-            }
-            _ => "bad_avro",
-        }
+    /// Whether the bytes are good Avro that breaks a bound.
+    pub fn is_limit(&self) -> bool {
+        matches!(self, DecodeError::Limit(_) | DecodeError::TooDeep | DecodeError::TooManyItems { .. })
     }
 }
 

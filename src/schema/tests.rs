@@ -361,7 +361,7 @@ fn a_schema_that_is_no_event_is_a_bad_record_not_a_crash() {
     body[p + 1] = 0;
     let error = decode(&bytes, &body);
     assert!(matches!(error, DecodeError::WrongType { field: "properties", found: "bytes", .. }), "{error:?}");
-    assert_eq!(error.code(), "bad_avro");
+    assert!(!error.is_limit());
 }
 
 #[test]
@@ -370,7 +370,7 @@ fn an_event_beyond_the_limits_is_refused() {
     event.user_id = String::new();
     let error = decode_event(&compiled(), &encoded(&event)).unwrap_err();
     assert_eq!(error, DecodeError::Limit(LimitError::Empty { field: "user_id" }));
-    assert_eq!(error.code(), "limit_exceeded");
+    assert!(error.is_limit());
 }
 
 #[test]

@@ -7,11 +7,17 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod agreement;
+mod campaign_change;
 mod command_line;
 mod deployment;
+mod duplicates;
 mod feeding;
 mod frame;
+mod order;
+mod poison;
 mod projection;
+mod shutdown;
 mod store;
 mod the_model;
 mod the_shop;

@@ -8,10 +8,14 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 
+mod audit;
 mod campaigns;
+mod crash;
+mod live;
 mod parts;
 mod projection;
 mod schemas;
+mod sharing;
 mod store;
 mod suite;
 #[path = "../support/mod.rs"]
@@ -27,5 +31,8 @@ fn main() -> ExitCode {
     projection::stories(&mut suite);
     schemas::stories(&mut suite);
     store::stories(&mut suite);
+    live::stories(&mut suite);
+    sharing::stories(&mut suite);
+    crash::stories(&mut suite);
     suite.run()
 }

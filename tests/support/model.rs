@@ -84,8 +84,10 @@ impl Limit {
             Limit::Ever => (!allows.is_empty()).then_some(("once_ever", i64::MAX)),
             Limit::Day => {
                 let day = t.div_euclid(DAY_MS);
-                let used = allows.iter().any(|allow| allow.div_euclid(DAY_MS) == day);
-                used.then_some(("calendar_limit", (day + 1) * DAY_MS))
+                let is_used = |day: i64| allows.iter().any(|allow| allow.div_euclid(DAY_MS) == day);
+                // The next day may be used up already, by an event that came before this one.
+                let reopens = (day + 1..).find(|day| !is_used(*day)).expect("some day is free");
+                is_used(day).then_some(("calendar_limit", reopens * DAY_MS))
             }
             Limit::Rolling { most, per_ms } => {
                 if fits(allows, t, most, per_ms) {

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use campaignd::schema::registration::{Subjects, register_all};
+use campaignd::schema::registry::{RegistryClient, RegistrySettings};
 use campaignd::schema::{DECISION_SCHEMA, WriterSchema, decode_decision, wire};
 use serde_json::Value;
 
@@ -15,8 +17,7 @@ use super::poll::{until, until_within};
 use super::process::{Campaignd, Folder, Pause, campaignd, must_succeed};
 use super::settings::{Settings, Store};
 use super::shop::Item;
-use super::wire::register_event_schema;
-use super::{registry, unique};
+use super::{blocking, registry, unique};
 
 /// The stage of one story; its names are no other story's.
 pub struct Stage {
@@ -73,10 +74,11 @@ impl Stage {
     }
 
     fn finish(settings: Settings, kafka: Kafka, folder: Folder, mock: Option<MockKafka>) -> Stage {
-        let schema_id = register_event_schema(&settings.registry);
-        let stage = Stage { settings, kafka, schema_id, folder, _mock: mock };
-        must_succeed(&["schemas", "register", "--config", &stage.config()], stage.folder.path());
-        stage
+        let topic = |name: &str| settings.topic(name);
+        let subjects = Subjects::of_topics(&topic("events"), &topic("decisions"), &topic("activity"));
+        let client = RegistryClient::new(RegistrySettings::at(&settings.registry)).expect("a URL");
+        let registered = blocking(register_all(&client, &subjects)).expect("the schemas are registered");
+        Stage { settings, kafka, schema_id: registered.ids.event, folder, _mock: mock }
     }
 
     /// Path of the first instance's configuration file, written anew.

@@ -89,15 +89,3 @@ fn union(bytes: &mut Vec<u8>, value: &Value) {
         Value::Object(_) => panic!("an event has no nested records"),
     }
 }
-
-/// Registers the committed schema of events under its subject and returns its id.
-pub fn register_event_schema(registry: &str) -> u32 {
-    let schema = include_str!("../../schemas/event.avsc");
-    let url = format!("{registry}/subjects/events-value/versions");
-    super::blocking(async move {
-        let answer = reqwest::Client::new().post(&url).json(&serde_json::json!({ "schema": schema })).send();
-        let answer = answer.await.expect("the registry answers").error_for_status().expect("it registers");
-        let body: Value = answer.json().await.expect("it answers JSON");
-        body["id"].as_u64().expect("an id") as u32
-    })
-}

@@ -1,0 +1,178 @@
+//! SIGKILL anywhere, and the end is exactly what the sequential model computes.
+//!
+//! Each round adds records, starts the process and kills it: at a pause point between two effects of a batch, several
+//! times each, or at a moment that chance chooses. No round waits for the work to be done, so a backlog is there at each
+//! kill. After the last one the process may finish; then the topics and the audit table are held against the model.
+
+use std::fmt::Write;
+use std::time::{Duration, Instant};
+
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+use crate::audit::audit_rows;
+use crate::suite::{Services, Suite};
+use crate::support::compare::{same_decisions, same_decisions_in_order};
+use crate::support::model::Model;
+use crate::support::poll::until;
+use crate::support::process::{Campaignd, Pause};
+use crate::support::shop::{CAMPAIGNS, Shop, Truth};
+use crate::support::stage::Stage;
+
+/// The windows between two effects, and the pause point in each.
+const WINDOWS: [(&str, &str); 5] = [
+    ("before the store write", "before_store_write"),
+    ("store to begin", "after_store_write"),
+    ("produce to send offsets", "before_send_offsets"),
+    ("send offsets to commit", "before_commit"),
+    ("after commit", "after_commit"),
+];
+const KILLS_PER_WINDOW: usize = 3;
+const RANDOM_KILLS: usize = 10;
+const RECORDS_PER_ROUND: usize = 400;
+const USERS: usize = 120;
+
+pub fn stories(suite: &mut Suite) {
+    suite.story("crash::no_kill_loses_or_doubles_a_decision", |services| async move {
+        no_kill_loses_or_doubles_a_decision(&services);
+    });
+}
+
+/// One row of the table.
+struct Kill {
+    place: String,
+    passage: Option<u32>,
+    produced: usize,
+    committed: i64,
+    replayed: u64,
+    lived: Duration,
+}
+
+fn no_kill_loses_or_doubles_a_decision(services: &Services) {
+    let mut stage = Stage::service(&services.kafka, &services.cassandra, &services.registry, "crash", 3);
+    stage.settings.batch_max_records = 60;
+    stage.apply(CAMPAIGNS);
+    let mut random = ChaCha8Rng::seed_from_u64(0xc4a5);
+    let mut shop = Shop::new(31, USERS, 0.03, stage.schema_id);
+    let mut model = Model::new(&stage.published_campaigns());
+    let mut truth = Truth::default();
+    let mut produced = 0;
+    let mut kills = Vec::new();
+    let mut more = |stage: &Stage| {
+        let items = shop.take(RECORDS_PER_ROUND);
+        truth.add(&mut model, &items);
+        stage.produce(&items);
+        produced += items.len();
+        produced
+    };
+
+    for round in 0..WINDOWS.len() * KILLS_PER_WINDOW {
+        let (place, point) = WINDOWS[round % WINDOWS.len()];
+        let passage = 1 + (round / WINDOWS.len()) as u32;
+        let produced = more(&stage);
+        let file = stage.folder.path().join("paused");
+        let pause = Pause { point, after: passage, file: &file };
+        let start = Instant::now();
+        let mut process = stage.start_pausing(Some(&pause));
+        until(&format!("the process to reach {point}"), || {
+            process.must_live();
+            match std::fs::read_to_string(&file) {
+                Ok(name) if name == point => Ok(()),
+                other => Err(format!("{other:?}")),
+            }
+        });
+        kills.push(kill(&stage, process, place.to_owned(), Some(passage), produced, start));
+    }
+    for _ in 0..RANDOM_KILLS {
+        let produced = more(&stage);
+        let start = Instant::now();
+        let mut process = stage.start();
+        // Not a synchronisation: the moment of the fault, from the first milliseconds of the start to full flight.
+        let moment = Duration::from_millis(random.random_range(5..3_000));
+        while start.elapsed() < moment {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        process.must_live();
+        kills.push(kill(&stage, process, "at random".to_owned(), None, produced, start));
+    }
+
+    let mut process = stage.start();
+    let recovery = Instant::now();
+    stage.await_drained(&mut process, Duration::from_secs(90));
+    let recovery = recovery.elapsed();
+    let unexplained = process.metrics().sum("campaignd_unexplained_replays_total", &[]);
+    process.terminate();
+    let (status, _) = process.wait(Duration::from_secs(20));
+    print!("{}", table(&kills, recovery, &truth));
+
+    assert!(status.success(), "SIGTERM ended it with {status}");
+    assert_eq!(unexplained, 0, "every replayed record is explained");
+    let reasons = truth.reasons();
+    for reason in ["allowed", "late_event", "outranked", "once_ever", "calendar_limit", "rolling_limit"] {
+        assert!(reasons.get(reason).is_some_and(|count| *count >= 20), "worth nothing: {reasons:?}");
+    }
+    same_decisions_in_order(&truth.decisions, &stage.decisions()).unwrap();
+    same_decisions(&truth.decisions, &audit_rows(services, &stage)).unwrap();
+    let value = |value: &Option<Vec<u8>>| value.clone();
+    let mut dead: Vec<_> =
+        stage.dead_letters().iter().map(|letter| (letter.header("n"), value(&letter.value))).collect();
+    let mut expected: Vec<_> = truth
+        .dead
+        .iter()
+        .map(|record| {
+            (Some(String::from_utf8_lossy(&record.headers[0].1).into_owned()), value(&record.value))
+        })
+        .collect();
+    dead.sort();
+    expected.sort();
+    assert_eq!(dead, expected, "dead letters");
+}
+
+fn kill(
+    stage: &Stage,
+    mut process: Campaignd,
+    place: String,
+    passage: Option<u32>,
+    produced: usize,
+    start: Instant,
+) -> Kill {
+    let replayed = process.metrics().sum("campaignd_replayed_records_total", &[]);
+    let lived = start.elapsed();
+    process.kill();
+    let committed = stage.kafka.committed(&stage.settings.group(), &stage.settings.topic("events"));
+    Kill { place, passage, produced, committed: committed.values().sum(), replayed, lived }
+}
+
+fn table(kills: &[Kill], recovery: Duration, truth: &Truth) -> String {
+    let mut text = String::from(
+        "\nkill  where                    passage  records produced  committed  published again  lived s\n",
+    );
+    for (number, kill) in kills.iter().enumerate() {
+        let passage = kill.passage.map_or_else(|| "-".to_owned(), |passage| passage.to_string());
+        writeln!(
+            text,
+            "{:>4}  {:<23}  {:>7}  {:>16}  {:>9}  {:>15}  {:>7.2}",
+            number + 1,
+            kill.place,
+            passage,
+            kill.produced,
+            kill.committed,
+            kill.replayed,
+            kill.lived.as_secs_f64()
+        )
+        .expect("a string takes it");
+    }
+    writeln!(
+        text,
+        "{} kills, then drained in {:.1} s: {} decisions, {} dead letters, {} duplicates, {} ignored, by reason {:?}\n",
+        kills.len(),
+        recovery.as_secs_f64(),
+        truth.decisions.len(),
+        truth.dead.len(),
+        truth.duplicates,
+        truth.ignored,
+        truth.reasons()
+    )
+    .expect("a string takes it");
+    text
+}
