@@ -199,6 +199,23 @@ async fn requests_for_one_id_are_one_request() {
 }
 
 #[tokio::test]
+async fn user_and_password_are_sent_and_a_refusal_names_the_settings() {
+    let answer = |headers: axum::http::HeaderMap| async move {
+        // "reader:secret" in base 64.
+        let known = headers.get("authorization").is_some_and(|value| value == "Basic cmVhZGVyOnNlY3JldA==");
+        let status = if known { StatusCode::OK } else { StatusCode::UNAUTHORIZED };
+        (status, serde_json::json!({ "schema": FIRST }).to_string())
+    };
+    let mut settings = RegistrySettings::at(&serve(Router::new().fallback(answer)).await);
+    let refused = RegistryClient::new(settings.clone()).unwrap().schema(1).await.unwrap_err().to_string();
+    assert!(refused.contains("registry.user and registry.password"), "{refused}");
+    settings.user = Some("reader".into());
+    settings.password = Some("secret".to_owned().into());
+    assert!(!format!("{settings:?}").contains("secret"));
+    assert_eq!(RegistryClient::new(settings).unwrap().schema(1).await.unwrap().id(), 1);
+}
+
+#[tokio::test]
 async fn references_are_fetched() {
     let order = serde_json::json!({
         "schema": r#"{"type":"record","name":"Order","fields":[{"name":"total","type":"shop.Money"}]}"#,
