@@ -75,7 +75,13 @@ impl Applier {
         };
         // What the batch that published it has committed goes (rule S5a).
         state.outbox_mut().drop_committed(standing.committed_batch);
-        let changed = if state.applied() >= Some(position) {
+        let changed = if let Err(verdict) = &content
+            && !verdict.recorded()
+        {
+            // No cell knows of it: a later event of the user may have been applied while this was never published.
+            self.publish_dead_letter(&record, verdict.bad.code(), &verdict.text, standing, slice);
+            false
+        } else if state.applied() >= Some(position) {
             self.replay(state, &record, position, &content, standing, slice)
         } else {
             match content {
@@ -184,10 +190,6 @@ impl Applier {
         standing: &Standing,
         slice: &mut Slice,
     ) -> bool {
-        if !verdict.recorded() {
-            self.publish_dead_letter(record, verdict.bad.code(), &verdict.text, standing, slice);
-            return false;
-        }
         state.mark_applied(position);
         let output = Output::DeadLetter { code: verdict.bad.code().to_owned(), text: verdict.text.clone() };
         self.record_outputs(state, record, position, vec![output], standing, slice);

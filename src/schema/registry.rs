@@ -280,6 +280,11 @@ impl RegistryClient {
 #[async_trait]
 impl SchemaSource for RegistryClient {
     async fn schema(&self, id: u32) -> Answer {
+        // Ids are signed 32-bit numbers to a registry; asked for a larger one, Apicurio answers as if the path were wrong,
+        // and a producer could stall its partition by a few bytes.
+        if i32::try_from(id).is_err() {
+            return Err(SchemaError::Unknown { id });
+        }
         let flight = {
             let mut under_way = self.inner.under_way.lock().unwrap_or_else(PoisonError::into_inner);
             if let Some(schema) = self.cached(id) {

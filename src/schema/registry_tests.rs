@@ -232,3 +232,12 @@ async fn references_are_fetched() {
     // The referenced schema is gone: that says nothing certain about the schema itself.
     assert!(matches!(client(&url).schema(5).await, Err(SchemaError::Unavailable { .. })));
 }
+
+#[tokio::test]
+async fn an_id_beyond_those_of_a_registry_is_unknown_and_not_asked_for() {
+    let ill = client(&misbehaving(500, "").await);
+    for id in [0x8000_0000, u32::MAX] {
+        assert_eq!(ill.schema(id).await.unwrap_err(), SchemaError::Unknown { id });
+    }
+    assert!(matches!(ill.schema(0x7fff_ffff).await, Err(SchemaError::Unavailable { .. })));
+}

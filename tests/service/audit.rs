@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use crate::suite::Services;
 use crate::support::blocking;
-use crate::support::model::{Expected, instant_ms};
+use crate::support::model::Expected;
 use crate::support::settings::Store;
 use crate::support::stage::Stage;
 
@@ -33,9 +33,9 @@ fn row(json: &Value) -> Expected {
         event_id: text(&json["event_id"]),
         campaign_id: text(&json["campaign_id"]),
         outcome: text(&json["outcome"]),
-        reason: text(&json["reason"]["code"]),
-        outranked_by: json["reason"].get("outranked_by").and_then(Value::as_str).map(str::to_owned),
-        occurred_at_ms: instant_ms(&json["occurred_at"]).expect("an instant"),
+        reason: text(&json["reason"]),
+        outranked_by: json.get("outranked_by").and_then(Value::as_str).map(str::to_owned),
+        occurred_at_ms: json["occurred_at_ms"].as_i64().expect("milliseconds"),
         decision_id: text(&json["decision_id"]),
     }
 }

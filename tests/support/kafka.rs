@@ -12,6 +12,8 @@ use rdkafka::message::{DeliveryResult, Header, Headers, Message, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, Producer, ProducerContext, ThreadedProducer};
 use rdkafka::{ClientConfig, ClientContext, Offset, TopicPartitionList};
 
+use super::poll::until;
+
 const TIMEOUT: Duration = Duration::from_secs(20);
 
 /// A record to be produced.
@@ -143,7 +145,8 @@ impl Kafka {
 
     /// The end of each partition: the offset that the next record will get.
     pub fn ends(&self, topic: &str) -> BTreeMap<i32, i64> {
-        let client: BaseConsumer = self.client().create().expect("a consumer");
+        let client: BaseConsumer =
+            self.client().set("isolation.level", "read_uncommitted").create().expect("a consumer");
         let end = |partition| client.fetch_watermarks(topic, partition, TIMEOUT).expect("watermarks").1;
         self.partitions(topic).into_iter().map(|partition| (partition, end(partition))).collect()
     }
@@ -166,8 +169,21 @@ impl Kafka {
         self.ends(topic).iter().map(|(partition, end)| end - committed.get(partition).unwrap_or(&0)).sum()
     }
 
-    /// All that a read_committed reader sees, partition by partition in their order.
+    /// All that a read_committed reader sees, partition by partition in their order. A transaction that a killed process
+    /// left open hides what stands behind it, so this waits until the last one is settled.
     pub fn read_committed(&self, topic: &str) -> Vec<Stored> {
+        let reader: BaseConsumer =
+            self.client().set("isolation.level", "read_committed").create().expect("a consumer");
+        until("open transactions to be settled", || {
+            let open: Vec<_> = self
+                .ends(topic)
+                .into_iter()
+                .filter(|(partition, end)| {
+                    reader.fetch_watermarks(topic, *partition, TIMEOUT).expect("watermarks").1 < *end
+                })
+                .collect();
+            if open.is_empty() { Ok(()) } else { Err(format!("open in {topic} before {open:?}")) }
+        });
         self.read(topic, "read_committed")
     }
 

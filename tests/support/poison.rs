@@ -196,7 +196,8 @@ fn poison(random: &mut ChaCha8Rng, event: Value, schema_id: u32) -> (Item, Fate)
             "bad_framing"
         }
         7 => {
-            let id = random.random_range(1_000_000..2_000_000_u32);
+            // Half of them beyond the signed numbers that a registry uses.
+            let id: u32 = random.random_range(1_000_000..2_000_000) | [0, 1 << 31][random.random_range(0..2)];
             record.value = Some([&[0], id.to_be_bytes().as_slice(), &good[5..]].concat());
             "unknown_schema"
         }

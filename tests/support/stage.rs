@@ -146,18 +146,33 @@ impl Stage {
         })
     }
 
-    /// Waits until the group has committed the end of every partition of `events`, and the projection that of `decisions`.
+    /// Waits until the group has committed the end of every partition of `events`, and the projection has passed the
+    /// last decision of every partition; the end itself is the marker of a transaction, which nobody reads.
     pub fn await_drained(&self, process: &mut Campaignd, patience: Duration) {
-        let groups = [(self.settings.group(), "events"), (self.settings.audit_group(), "decisions")];
-        for (group, topic) in groups {
-            until_within(patience, &format!("{group} to reach the end of {topic}"), || {
-                process.must_live();
-                match self.kafka.lag(&group, &self.settings.topic(topic)) {
-                    0 => Ok(()),
-                    lag => Err(format!("lag {lag}")),
-                }
-            });
+        let (group, events) = (self.settings.group(), self.settings.topic("events"));
+        until_within(patience, "all events to be committed", || {
+            process.must_live();
+            match self.kafka.lag(&group, &events) {
+                0 => Ok(()),
+                lag => Err(format!("lag {lag}")),
+            }
+        });
+        let (group, decisions) = (self.settings.audit_group(), self.settings.topic("decisions"));
+        let mut last: BTreeMap<i32, i64> = BTreeMap::new();
+        for record in self.kafka.read_committed(&decisions) {
+            last.insert(record.partition, record.offset);
         }
+        until_within(patience, "all decisions to be projected", || {
+            process.must_live();
+            let committed = self.kafka.committed(&group, &decisions);
+            let behind: Vec<_> =
+                last.iter().filter(|(partition, last)| committed[partition] <= **last).collect();
+            if behind.is_empty() {
+                Ok(())
+            } else {
+                Err(format!("last decisions {last:?}, committed {committed:?}"))
+            }
+        });
     }
 
     /// Decisions as a read_committed reader sees them, partition by partition.
