@@ -3,6 +3,7 @@
 
 CARGO ?= cargo
 COMPOSE ?= docker compose --file docker/compose.yaml
+SERVICE_SUITE = $(CARGO) test --release --features pause-points --test service
 SERVICES = $(CARGO) run --release --package services --
 
 .DEFAULT_GOAL := help
@@ -14,10 +15,12 @@ help: ## Show the targets
 build: ## Build campaignd and the services tool
 	$(CARGO) build --release --workspace
 
-# The second part starts Kafka, Cassandra and Apicurio, and its last line says how many service tests ran and were skipped.
+# The last line starts Kafka, Cassandra and Apicurio, after all is built, so that they do not compete with the compiler.
+# It ends with how many service tests ran and were skipped.
 test: ## Run all tests, the service suite on real Kafka, Cassandra and Apicurio included
 	$(CARGO) test --release --workspace
-	$(SERVICES) exec --or-skip -- $(CARGO) test --release --features pause-points --test service
+	$(SERVICE_SUITE) --no-run
+	$(SERVICES) exec --or-skip -- $(SERVICE_SUITE)
 
 lint: ## Check format and lints, warnings as errors
 	$(CARGO) fmt --all --check
