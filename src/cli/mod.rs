@@ -22,7 +22,8 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::config::{Config, ConfigError, Loaded};
-use crate::processor::StartError;
+use crate::pipeline::PipelineError;
+use crate::processor::{EndError, StartError};
 
 /// The command did what it should.
 pub const DONE: u8 = 0;
@@ -135,6 +136,7 @@ pub fn exit_code(error: &anyhow::Error) -> ExitCode {
         cause.is::<ConfigError>()
             || cause.is::<UsageError>()
             || cause.downcast_ref::<StartError>().is_some_and(StartError::is_refusal)
+            || matches!(cause.downcast_ref(), Some(EndError::Pipeline(PipelineError::Refused(_))))
     });
     ExitCode::from(if refused { USAGE } else { FAILED })
 }

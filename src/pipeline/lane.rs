@@ -22,7 +22,8 @@ use crate::campaign::set::CampaignSet;
 use crate::schema::{OutputCodec, SchemaSource};
 use crate::store::{Cell, StateStore, StoreError};
 use crate::telemetry::metrics::{Metrics, StoreOperation};
-use crate::user::{UserState, codec};
+use crate::user::UserState;
+use crate::user::codec::{self, CodecError};
 
 /// A slice of a batch.
 #[derive(Debug)]
@@ -252,6 +253,10 @@ impl Lane {
                         state.outbox_mut().drop_behind(partition, at.incarnation, committed);
                     }
                     state
+                }
+                // Nothing is wrong with the cell: a release that reads it must run.
+                Some(Err(error @ CodecError::Version { .. })) => {
+                    return Err(LaneError::Stopped(StoreError::Refused(error.to_string())));
                 }
                 Some(Err(error)) => {
                     corrupt.insert(user_id.to_owned(), error.to_string());

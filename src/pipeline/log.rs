@@ -172,6 +172,8 @@ pub struct Start {
     pub next_offsets: BTreeMap<i32, i64>,
     /// A smaller bound of records per user and batch than the configured one (rule S9).
     pub max_records_per_user: Option<usize>,
+    /// A smaller bound of records per batch than the configured one, while batches fail (rule S9).
+    pub max_records: Option<usize>,
 }
 
 /// Which topic an output record goes to.

@@ -8,6 +8,12 @@ use super::log::{Header, OutputRecord, OutputTopic, Record};
 use crate::decision::Outcome;
 use crate::schema::wire;
 
+/// Longest trace context that is passed on; version 00 of the W3C format has 55 characters.
+const MAX_TRACEPARENT_BYTES: usize = 256;
+/// Largest value of a dead letter. The brokers' limit holds for compressed batches, so a record may be larger than the
+/// limit of `events` suggests; the dead letter topic takes 16 MiB.
+const MAX_DEAD_LETTER_BYTES: usize = 15 * 1024 * 1024;
+
 /// Names of our headers. Believed only on topics that we write.
 pub mod header {
     /// Outcome of a decision, so that a consumer can filter without decoding.
@@ -28,6 +34,9 @@ pub mod header {
     pub const ERROR_TEXT: &str = "campaignd.error.text";
     /// Schema id of the framing, where there is one.
     pub const SCHEMA_ID: &str = "campaignd.schema.id";
+    /// Size of a value that is too large even for the dead letter topic and was left out; the original position tells
+    /// where it stands.
+    pub const VALUE_OMITTED: &str = "campaignd.value.omitted";
     /// Offset of the newest campaign record that was live.
     pub const CAMPAIGNS_POSITION: &str = "campaignd.campaigns.position";
     /// Prefix of all of ours but `outcome`.
@@ -46,10 +55,16 @@ fn outcome_text(outcome: Outcome) -> &'static str {
     }
 }
 
+/// The trace context, unless it is longer than one can be: a producer must not make our records too large.
+fn trace_context(record: &Record) -> Option<Header> {
+    let is_bounded = |h: &&Header| h.value.as_ref().is_some_and(|value| value.len() <= MAX_TRACEPARENT_BYTES);
+    record.headers.iter().filter(|h| h.name == header::TRACEPARENT).find(is_bounded).cloned()
+}
+
 /// A decision's record.
 pub fn decision(record: &Record, outcome: Outcome, bytes: Bytes) -> OutputRecord {
     let mut headers = vec![text(header::OUTCOME, outcome_text(outcome))];
-    headers.extend(record.headers.iter().find(|h| h.name == header::TRACEPARENT).cloned());
+    headers.extend(trace_context(record));
     OutputRecord {
         topic: OutputTopic::Decisions,
         partition: record.partition,
@@ -66,7 +81,7 @@ pub fn activity(record: &Record, bytes: Bytes) -> OutputRecord {
         partition: record.partition,
         key: record.key.clone(),
         value: Some(bytes),
-        headers: record.headers.iter().find(|h| h.name == header::TRACEPARENT).cloned().into_iter().collect(),
+        headers: trace_context(record).into_iter().collect(),
     }
 }
 
@@ -93,11 +108,15 @@ pub fn dead_letter(
         headers.push(text(header::SCHEMA_ID, id.to_string()));
     }
     headers.push(text(header::CAMPAIGNS_POSITION, campaigns_position.to_string()));
+    let value = record.value.clone().filter(|value| value.len() <= MAX_DEAD_LETTER_BYTES);
+    if let (None, Some(omitted)) = (&value, &record.value) {
+        headers.push(text(header::VALUE_OMITTED, omitted.len().to_string()));
+    }
     OutputRecord {
         topic: OutputTopic::DeadLetters,
         partition: record.partition,
         key: record.key.clone(),
-        value: record.value.clone(),
+        value,
         headers,
     }
 }

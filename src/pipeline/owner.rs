@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -82,31 +83,45 @@ impl Owner {
     pub async fn take(
         &self,
         partitions: Vec<i32>,
-        group: Option<GroupToken>,
+        group: GroupToken,
         batch: u64,
         epoch: CancellationToken,
     ) -> Result<Taken, TakeError> {
         self.settle(&epoch).await?;
         let identity = self.identity(&epoch).await?;
         let stands = self.stands(&partitions, &epoch).await?;
+        for (partition, stand) in &stands {
+            if let Some(row) = self.read_row(*partition, &epoch).await? {
+                self.check_identity(*partition, &row, &identity)?;
+                self.check(*partition, &row, *stand)?;
+            }
+        }
+        // Committed before any fence is moved: it proves that the group still counts us in, so that a member that wakes up
+        // late takes no fence from the owner after it.
+        let next_offsets = next_offsets(&stands);
+        self.commit_offsets(&next_offsets, group).await?;
         let mut owned = BTreeMap::new();
         for (partition, stand) in &stands {
             let row = self.fence(*partition, &identity, *stand, &epoch).await?;
             owned.insert(*partition, OwnedPartition { row, since_batch: batch });
         }
         let ownership = Ownership { partition_count: identity.partition_count, partitions: owned };
-        let next_offsets = next_offsets(&stands);
-        self.commit_offsets(&next_offsets, group).await?;
         self.catch_up(&epoch).await?;
         Ok(Taken { ownership: Arc::new(ownership), next_offsets })
     }
 
-    /// A rewind: the fences stay, the offsets come from the broker, not from what we believe (rule W1).
+    /// A rewind after `delay`: the fences stay, the offsets come from the broker, not from what we believe (rule W1).
     pub async fn rewind(
         &self,
         ownership: Arc<Ownership>,
+        delay: Duration,
         epoch: CancellationToken,
     ) -> Result<Taken, TakeError> {
+        tokio::select! {
+            biased;
+            () = epoch.cancelled() => return Err(TakeError::Abandoned),
+            () = tokio::time::sleep(delay) => {}
+        }
         self.settle(&epoch).await?;
         let partitions: Vec<i32> = ownership.partitions.keys().copied().collect();
         let stands = self.stands(&partitions, &epoch).await?;
@@ -124,7 +139,7 @@ impl Owner {
     pub async fn renew(
         &self,
         ownership: Arc<Ownership>,
-        group: Option<GroupToken>,
+        group: GroupToken,
         batch: u64,
         epoch: CancellationToken,
     ) -> Result<Taken, TakeError> {
@@ -280,9 +295,8 @@ impl Owner {
     async fn commit_offsets(
         &self,
         next_offsets: &BTreeMap<i32, i64>,
-        group: Option<GroupToken>,
+        group: GroupToken,
     ) -> Result<(), TakeError> {
-        let (Some(group), false) = (group, next_offsets.is_empty()) else { return Ok(()) };
         let transaction = Transaction { records: Vec::new(), next_offsets: next_offsets.clone(), group };
         Ok(self.output.commit(transaction).await?)
     }
@@ -319,6 +333,11 @@ impl Owner {
             (Some(known), None) => format!(
                 "the group has no committed offset but had committed {known}: the offsets have expired or the group \
                  was deleted; reset the group's offset to {known}"
+            ),
+            (_, Some(committed)) if stand.end < committed => format!(
+                "the log ends at {} but the group had committed {committed}: the topic was recreated or truncated; \
+                 restore it, or begin with an empty keyspace",
+                stand.end
             ),
             (Some(known), _) if stand.end < known => format!(
                 "the log ends at {} but the group had committed {known}: the topic was recreated or truncated; \

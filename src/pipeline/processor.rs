@@ -32,6 +32,14 @@ const RENEWAL_PERIOD: Duration = Duration::from_secs(3_600);
 /// Records per user and batch are cut from here, by four each time, when an outbox is full; at one they fit.
 const FIRST_RECORDS_PER_USER: usize = 256;
 
+/// Records of a batch after the second failure in a row are half a half of this, and so on down to one.
+const FIRST_RECORDS_AFTER_FAILURE: usize = 16_384;
+/// The wait before a rewind after the second failure in a row is four times this; it doubles from there.
+const FIRST_REWIND_DELAY: Duration = Duration::from_millis(25);
+const LONGEST_REWIND_DELAY: Duration = Duration::from_secs(3);
+/// Before partitions that could not be taken are taken again.
+const RETAKE_PAUSE: Duration = Duration::from_millis(200);
+
 /// Why the processor ended by itself.
 #[derive(Debug, thiserror::Error)]
 pub enum PipelineError {
@@ -92,6 +100,8 @@ struct Processor<L> {
     committed_offsets: Arc<BTreeMap<i32, i64>>,
     ownership: Option<Arc<Ownership>>,
     renewed: Instant,
+    /// Transactions that failed since the last one that committed.
+    failures: u32,
     /// Set while outboxes are too full for the configured bound; lifted by the next assignment or renewal.
     records_per_user: Option<usize>,
 
@@ -161,6 +171,7 @@ impl<L: EventLog> Processor<L> {
             committed_offsets: Arc::default(),
             ownership: None,
             renewed: Instant::now(),
+            failures: 0,
             records_per_user: None,
             assigned: Vec::new(),
             under_way: UnderWay::default(),
@@ -248,6 +259,11 @@ impl<L: EventLog> Processor<L> {
 
     async fn signalled(&mut self, signal: Signal) -> Result<(), PipelineError> {
         match signal {
+            // The log delivers one at a time; a second one would push the first aside, so it is read again.
+            Signal::Batch(_) if self.under_way.deciding.is_some() || self.decided.is_some() => {
+                tracing::error!("a batch arrived while another was being decided");
+                self.rewind(RewindCause::Internal).await
+            }
             Signal::Batch(batch) => {
                 self.decide(batch);
                 Ok(())
@@ -331,6 +347,7 @@ impl<L: EventLog> Processor<L> {
             Err(CommitTrouble::Stopped(error)) => Err(PipelineError::Refused(error.to_string())),
             Err(trouble @ CommitTrouble::Transaction(_)) => {
                 tracing::warn!("{trouble}");
+                self.failures = self.failures.saturating_add(1);
                 self.rewind(RewindCause::Transaction).await
             }
             Err(CommitTrouble::Abandoned) => self.rewind(RewindCause::Abandoned).await,
@@ -339,6 +356,7 @@ impl<L: EventLog> Processor<L> {
 
     fn note_commit(&mut self, committed: Committed) {
         self.committed_batch = committed.batch;
+        self.failures = 0;
         Arc::make_mut(&mut self.committed_offsets).extend(committed.next_offsets);
         committed.tally.publish(&self.metrics, self.clock.now_ms());
         self.metrics.batch();
@@ -359,7 +377,10 @@ impl<L: EventLog> Processor<L> {
         }
         let (owner, token, batch) = (Arc::clone(&self.owner), self.token.clone(), self.batch);
         // Captured now, for this generation: the commit at assignment must not carry a later one (rule O4).
-        let group = self.log.group().ok();
+        let Ok(group) = self.log.group() else {
+            // The member is rejoining already; its next assignment comes by itself.
+            return Ok(());
+        };
         self.under_way.taking =
             Some(Box::pin(async move { owner.take(partitions, group, batch, token).await }));
         Ok(())
@@ -368,7 +389,8 @@ impl<L: EventLog> Processor<L> {
     fn renew(&mut self) {
         let Some(ownership) = self.ownership.clone() else { return };
         let (owner, token, batch) = (Arc::clone(&self.owner), self.token.clone(), self.batch);
-        let group = self.log.group().ok();
+        // While the member rejoins there is nothing to renew; it is asked again.
+        let Ok(group) = self.log.group() else { return };
         self.under_way.taking =
             Some(Box::pin(async move { owner.renew(ownership, group, batch, token).await }));
         self.records_per_user = None;
@@ -386,6 +408,7 @@ impl<L: EventLog> Processor<L> {
                     epoch: self.epoch,
                     next_offsets: taken.next_offsets.clone(),
                     max_records_per_user: self.records_per_user,
+                    max_records: self.records_after_failures(),
                 });
                 self.committed_offsets = Arc::new(taken.next_offsets);
                 Ok(())
@@ -394,9 +417,8 @@ impl<L: EventLog> Processor<L> {
             Err(TakeError::Zombie(partition)) => {
                 tracing::warn!("another instance owns {partition}; waiting for the group to say so");
                 self.health.not_ready(Condition::Assignment, format!("another instance owns {partition}"));
-                self.end_epoch().await?;
-                self.ownership = None;
-                Ok(())
+                // If the group still counts us in, we are the owner after all, and taking the partitions again shows it.
+                self.retake().await
             }
             Err(TakeError::Commit(error)) => {
                 // The group has moved on, or the broker is ill: what we hold is told by the next signal or attempt.
@@ -409,7 +431,9 @@ impl<L: EventLog> Processor<L> {
 
     /// Takes the same partitions again after a commit of offsets that failed.
     async fn retake(&mut self) -> Result<(), PipelineError> {
-        tokio::time::sleep(Duration::from_millis(200)).await;
+        self.log.halt();
+        self.ownership = None;
+        tokio::time::sleep(RETAKE_PAUSE).await;
         let partitions = self.assigned.clone();
         self.assigned(partitions).await
     }
@@ -458,15 +482,24 @@ impl<L: EventLog> Processor<L> {
         }
     }
 
+    /// A batch that fails again and again may be more than one transaction can take: each time half as much is tried.
+    fn records_after_failures(&self) -> Option<usize> {
+        (self.failures > 1).then(|| (FIRST_RECORDS_AFTER_FAILURE >> self.failures.min(16)).max(1))
+    }
+
     /// Goes back to the committed offsets: the one recovery path (rule W1).
     async fn rewind(&mut self, cause: RewindCause) -> Result<(), PipelineError> {
         tracing::warn!(cause = cause.as_str(), "rewinding to the committed offsets");
         self.metrics.rewind(cause);
         self.log.halt();
         self.end_epoch().await?;
-        let Some(ownership) = self.ownership.clone() else { return Ok(()) };
+        let Some(ownership) = self.ownership.clone() else { return self.retake().await };
         let (owner, token) = (Arc::clone(&self.owner), self.token.clone());
-        self.under_way.taking = Some(Box::pin(async move { owner.rewind(ownership, token).await }));
+        let delay = match self.failures {
+            0 | 1 => Duration::ZERO,
+            more => (FIRST_REWIND_DELAY * (1 << more.min(7))).min(LONGEST_REWIND_DELAY),
+        };
+        self.under_way.taking = Some(Box::pin(async move { owner.rewind(ownership, delay, token).await }));
         Ok(())
     }
 

@@ -1,6 +1,6 @@
 //! The committing thread: owns the transactional producer, whose calls block.
 
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
@@ -62,9 +62,12 @@ impl EventOutput for KafkaOutput {
 
     async fn settle(&self) -> Result<(), LogError> {
         let (answer, waiting) = oneshot::channel();
-        let busy = || LogError::Unavailable("the committing thread is busy".into());
-        self.commands.try_send(Command::Settle(answer)).map_err(|_| busy())?;
-        waiting.await.map_err(|_| busy())?
+        let ended = || LogError::Refused("the committing thread has ended; restart the instance".into());
+        self.commands.try_send(Command::Settle(answer)).map_err(|error| match error {
+            TrySendError::Full(_) => LogError::Unavailable("the committing thread is busy".into()),
+            TrySendError::Disconnected(_) => ended(),
+        })?;
+        waiting.await.map_err(|_| ended())?
     }
 }
 

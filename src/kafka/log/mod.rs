@@ -4,12 +4,12 @@
 //! transactional producer, whose calls block (rule O6). They share nothing but channels.
 
 mod committer;
+mod demand;
 mod poller;
 mod rebalance;
 mod stands;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -18,6 +18,7 @@ use rdkafka::consumer::BaseConsumer;
 use tokio::sync::mpsc;
 
 pub use committer::KafkaOutput;
+use demand::Demand;
 use poller::{Command, Poller};
 use rebalance::Rebalances;
 use stands::KafkaStands;
@@ -76,7 +77,9 @@ pub struct KafkaLog {
     stands: Arc<KafkaStands>,
     signals: mpsc::Receiver<Signal>,
     commands: std::sync::mpsc::SyncSender<Command>,
-    want: Arc<AtomicU8>,
+    demand: Arc<Demand>,
+    /// Batches received.
+    received: u64,
     thread: Option<std::thread::JoinHandle<()>>,
 }
 
@@ -94,7 +97,7 @@ impl KafkaLog {
     pub fn open(settings: &LogSettings) -> Result<KafkaLog, LogError> {
         let (signal_tx, signals) = mpsc::channel(SIGNALS_WAITING);
         let (commands, command_rx) = std::sync::mpsc::sync_channel(COMMANDS_WAITING);
-        let want = Arc::new(AtomicU8::new(encode(Want::Nothing)));
+        let demand = Arc::new(Demand::default());
         let context = Rebalances::new(settings.events.clone(), signal_tx.clone(), settings.drain_timeout);
         let consumer = Arc::new(poller::connect(settings, context)?);
         let stands = Arc::new(KafkaStands::new(Arc::clone(&consumer), settings.events.clone()));
@@ -104,14 +107,14 @@ impl KafkaLog {
             settings.batch,
             signal_tx,
             command_rx,
-            Arc::clone(&want),
+            Arc::clone(&demand),
             settings.health.clone(),
         );
         let thread = std::thread::Builder::new()
             .name("poller".into())
             .spawn(move || poller.run())
             .map_err(|e| LogError::Refused(format!("the polling thread cannot be started: {e}")))?;
-        Ok(KafkaLog { consumer, stands, signals, commands, want, thread: Some(thread) })
+        Ok(KafkaLog { consumer, stands, signals, commands, demand, received: 0, thread: Some(thread) })
     }
 
     fn send(&self, command: Command) {
@@ -120,27 +123,16 @@ impl KafkaLog {
     }
 }
 
-fn encode(want: Want) -> u8 {
-    match want {
-        Want::Nothing => 0,
-        Want::Full => 1,
-        Want::Any => 2,
-    }
-}
-
-fn decode(want: u8) -> Want {
-    match want {
-        0 => Want::Nothing,
-        1 => Want::Full,
-        _ => Want::Any,
-    }
-}
-
 #[async_trait]
 impl EventLog for KafkaLog {
     async fn next(&mut self, want: Want) -> Signal {
-        self.want.store(encode(want), Ordering::Release);
+        self.demand.say(want, self.received);
         match self.signals.recv().await {
+            Some(Signal::Batch(batch)) => {
+                self.received += 1;
+                self.demand.say(Want::Nothing, self.received);
+                Signal::Batch(batch)
+            }
             Some(signal) => signal,
             None => Signal::Fatal(LogError::Refused("the polling thread has ended".into())),
         }
@@ -155,7 +147,7 @@ impl EventLog for KafkaLog {
     }
 
     fn halt(&mut self) {
-        self.want.store(encode(Want::Nothing), Ordering::Release);
+        self.demand.say(Want::Nothing, self.received);
         self.send(Command::Halt);
     }
 

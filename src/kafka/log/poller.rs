@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, HashMap};
 use std::hash::BuildHasherDefault;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
@@ -15,8 +14,9 @@ use rdkafka::{Offset, TopicPartitionList};
 use tokio::sync::mpsc;
 use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
+use super::demand::Demand;
 use super::rebalance::Rebalances;
-use super::{BatchLimits, LogSettings, decode, encode, group_token};
+use super::{BatchLimits, LogSettings, group_token};
 use crate::kafka::raw;
 use crate::pipeline::log::{Fetched, LogError, Record, Signal, Start, Want};
 use crate::telemetry::health::Health;
@@ -97,18 +97,23 @@ struct Gathering {
 }
 
 impl Gathering {
-    fn push(&mut self, record: Record, limits: &BatchLimits, records_per_user: usize) {
+    /// Records of the same key that are in it.
+    fn records_of(&self, record: &Record) -> usize {
+        self.per_key.get(&key_hash(record)).copied().unwrap_or(0)
+    }
+
+    fn push(&mut self, record: Record, limits: &BatchLimits) {
         self.since.get_or_insert_with(Instant::now);
         self.bytes += size(&record);
-        let key = record.key.as_deref().map_or(0, xxh3_64);
-        let of_key = self.per_key.entry(key).or_insert(0);
-        *of_key += 1;
-        self.full = *of_key >= records_per_user
-            || self.bytes >= limits.max_bytes
-            || self.records.len() + 1 >= limits.max_records;
+        *self.per_key.entry(key_hash(&record)).or_insert(0) += 1;
+        self.full = self.bytes >= limits.max_bytes || self.records.len() + 1 >= limits.max_records;
         self.next_offsets.insert(record.partition, record.offset + 1);
         self.records.push(record);
     }
+}
+
+fn key_hash(record: &Record) -> u64 {
+    record.key.as_deref().map_or(0, xxh3_64)
 }
 
 fn size(record: &Record) -> usize {
@@ -120,16 +125,22 @@ fn size(record: &Record) -> usize {
 pub(super) struct Poller {
     consumer: Arc<BaseConsumer<Rebalances>>,
     events: String,
+    configured: BatchLimits,
+    /// The same, smaller while batches fail.
     limits: BatchLimits,
     signals: mpsc::Sender<Signal>,
     commands: Receiver<Command>,
-    want: Arc<AtomicU8>,
+    demand: Arc<Demand>,
+    /// Batches delivered.
+    delivered: u64,
     /// Epoch of what is gathered; `None` while halted.
     epoch: Option<u64>,
     records_per_user: usize,
     /// Lowest offset per partition that belongs to the epoch; anything below was read ahead before a seek.
     expected: BTreeMap<i32, i64>,
     gathering: Gathering,
+    /// A record that would be one too many of its user; it begins the next batch.
+    held_over: Option<Record>,
     paused: bool,
     full_since: Option<Instant>,
     health: Health,
@@ -143,20 +154,23 @@ impl Poller {
         limits: BatchLimits,
         signals: mpsc::Sender<Signal>,
         commands: Receiver<Command>,
-        want: Arc<AtomicU8>,
+        demand: Arc<Demand>,
         health: Health,
     ) -> Poller {
         Poller {
             consumer,
             events,
+            configured: limits,
             limits,
             signals,
             commands,
-            want,
+            demand,
+            delivered: 0,
             epoch: None,
             records_per_user: limits.max_records_per_user,
             expected: BTreeMap::new(),
             gathering: Gathering::default(),
+            held_over: None,
             paused: false,
             full_since: None,
             health,
@@ -204,7 +218,7 @@ impl Poller {
     /// One poll. False when the processor is gone.
     fn poll(&mut self) -> bool {
         let gathered = !self.gathering.records.is_empty();
-        let wanted = decode(self.want.load(Ordering::Acquire)) == Want::Any;
+        let wanted = self.demand.of(self.delivered) == Want::Any;
         let overdue = self.gathering.since.is_some_and(|since| since.elapsed() >= self.limits.max_wait);
         if gathered && wanted && overdue && self.deliver(Want::Any) {
             return !self.signals.is_closed();
@@ -242,12 +256,17 @@ impl Poller {
             value: message.payload().map(Bytes::copy_from_slice),
             headers: raw::headers(message),
         };
-        self.gathering.push(record, &self.limits, self.records_per_user);
+        if self.gathering.records_of(&record) >= self.records_per_user {
+            self.gathering.full = true;
+            self.held_over = Some(record);
+        } else {
+            self.gathering.push(record, &self.limits);
+        }
     }
 
     /// Hands over what is gathered if it is wanted, with the group metadata of this moment (rule O4).
     fn deliver(&mut self, at_least: Want) -> bool {
-        let wanted = match decode(self.want.load(Ordering::Acquire)) {
+        let wanted = match self.demand.of(self.delivered) {
             Want::Any => true,
             Want::Full => at_least == Want::Full,
             Want::Nothing => false,
@@ -255,9 +274,11 @@ impl Poller {
         let (true, Some(epoch)) = (wanted, self.epoch) else { return false };
         // No metadata to commit with: the member is rejoining, its revocation is about to arrive.
         let Some(group) = group_token(&self.consumer) else { return false };
-        // Set back before the batch is sent: the processor wants anew only after it has received this one.
-        self.want.store(encode(Want::Nothing), Ordering::Release);
+        self.delivered += 1;
         let gathered = std::mem::take(&mut self.gathering);
+        if let Some(record) = self.held_over.take() {
+            self.gathering.push(record, &self.limits);
+        }
         self.full_since = None;
         let batch = Fetched {
             epoch,
@@ -308,14 +329,18 @@ impl Poller {
     fn halt(&mut self) {
         self.epoch = None;
         self.gathering = Gathering::default();
+        self.held_over = None;
         self.full_since = None;
+        // Else a wait for the store or the coordinator would read the whole log and throw it away.
+        self.pause();
     }
 
     fn start(&mut self, start: Start) {
         self.halt();
         self.paused = false;
         self.records_per_user =
-            start.max_records_per_user.unwrap_or(usize::MAX).min(self.limits.max_records_per_user);
+            start.max_records_per_user.unwrap_or(usize::MAX).min(self.configured.max_records_per_user);
+        self.limits.max_records = start.max_records.unwrap_or(usize::MAX).min(self.configured.max_records);
         match self.position(&start.next_offsets) {
             Ok(()) => {
                 self.expected = start.next_offsets;
@@ -339,9 +364,12 @@ impl Poller {
                 Ok(()) => {
                     return self.consumer.resume(&list).map_err(|e| format!("partitions do not resume: {e}"));
                 }
-                Err(KafkaError::Seek(_)) => return Err("a partition is not assigned any more".into()),
                 Err(_) => std::thread::sleep(SEEK_PAUSE),
             }
+        }
+        let assigned = self.consumer.assignment().map_err(|e| e.to_string())?;
+        if offsets.keys().any(|partition| assigned.find_partition(&self.events, *partition).is_none()) {
+            return Err("a partition is not assigned any more".into());
         }
         self.consumer
             .assign(&list)

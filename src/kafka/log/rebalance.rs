@@ -46,13 +46,17 @@ impl Rebalances {
 
     /// Waits until the processor has committed or dropped everything of the epoch (rule O5), but not for ever.
     fn drain(&self, lost: bool) {
+        // After the end nobody answers, and the last reference may be dropped where blocking is not allowed.
+        if self.signals.is_closed() {
+            return;
+        }
         let (done, waiting) = oneshot::channel();
         if self.signals.blocking_send(Signal::Revoked { lost, done }).is_err() {
             return;
         }
-        // The processor keeps to drain_timeout by itself; twice that means it is gone, and the broker's fencing of
-        // the old generation is what remains.
-        let deadline = std::time::Instant::now() + self.drain_timeout * 2;
+        // The processor may take drain_timeout to drain and as long to settle; longer means it is gone, and the broker's
+        // fencing of the old generation is what remains.
+        let deadline = std::time::Instant::now() + self.drain_timeout * 3;
         let mut waiting = waiting;
         while std::time::Instant::now() < deadline {
             match waiting.try_recv() {
@@ -91,7 +95,9 @@ impl ConsumerContext for Rebalances {
                 "the group's assignment could not be taken over: {error}; restart the instance"
             )))),
         };
-        if let Some(signal) = signal {
+        if let Some(signal) = signal
+            && !self.signals.is_closed()
+        {
             // A closed channel means that the processor has ended; polling ends with it.
             let _ = self.signals.blocking_send(signal);
         }

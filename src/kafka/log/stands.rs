@@ -55,9 +55,10 @@ fn identity(consumer: &BaseConsumer<Rebalances>, events: &str) -> Result<LogIden
     let metadata = consumer.fetch_metadata(Some(events), CALL_TIMEOUT).map_err(|e| unavailable(&e))?;
     let count = metadata.topics().iter().find(|t| t.name() == events).map_or(0, |t| t.partitions().len());
     if count == 0 {
-        return Err(LogError::Refused(format!(
-            "topic {events} does not exist: run `campaignd topology apply`"
-        )));
+        // It was there at the start, so a broker that does not know it is more likely than a deletion.
+        let text =
+            format!("the broker knows no topic {events}; if it was deleted, run `campaignd topology apply`");
+        return Err(LogError::Unavailable(text));
     }
     let cluster_id = consumer
         .client()
