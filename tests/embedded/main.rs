@@ -10,6 +10,7 @@ mod support;
 mod agreement;
 mod campaign_change;
 mod command_line;
+mod demo;
 mod deployment;
 mod documents;
 mod duplicates;

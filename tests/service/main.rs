@@ -14,6 +14,7 @@ mod crash;
 mod live;
 mod parts;
 mod projection;
+mod quickstart;
 mod schemas;
 mod sharing;
 mod store;
@@ -33,6 +34,7 @@ fn main() -> ExitCode {
     store::stories(&mut suite);
     live::stories(&mut suite);
     sharing::stories(&mut suite);
+    quickstart::stories(&mut suite);
     crash::stories(&mut suite);
     suite.run()
 }

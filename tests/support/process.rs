@@ -12,6 +12,11 @@ use super::poll::until_within;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_campaignd");
 
+/// Path of the program under test.
+pub fn program() -> &'static str {
+    PROGRAM
+}
+
 /// A running `campaignd run`. Dropping it kills it; when the thread panics, the end of its log is shown.
 pub struct Campaignd {
     child: Child,
