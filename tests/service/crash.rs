@@ -44,7 +44,7 @@ struct Kill {
     passage: Option<u32>,
     produced: usize,
     log_end: i64,
-    replayed: u64,
+    replayed: Option<f64>,
     lived: Duration,
 }
 
@@ -157,7 +157,7 @@ fn kill(
     produced: usize,
     start: Instant,
 ) -> Kill {
-    let replayed = process.metrics().sum("campaignd_replayed_records_total", &[]);
+    let replayed = process.metrics().value("campaignd_replayed_records_total", &[]);
     let lived = start.elapsed();
     process.kill();
     // Not the committed offsets: asking for them waits until the transaction that was left open is settled, and the next
@@ -172,6 +172,7 @@ fn table(kills: &[Kill], recovery: Duration, truth: &Truth) -> String {
     );
     for (number, kill) in kills.iter().enumerate() {
         let passage = kill.passage.map_or_else(|| "-".to_owned(), |passage| passage.to_string());
+        let replayed = kill.replayed.map_or_else(|| "-".to_owned(), |replayed| replayed.to_string());
         writeln!(
             text,
             "{:>4}  {:<39}  {:>7}  {:>16}  {:>18}  {:>15}  {:>7.2}",
@@ -180,7 +181,7 @@ fn table(kills: &[Kill], recovery: Duration, truth: &Truth) -> String {
             passage,
             kill.produced,
             kill.log_end,
-            kill.replayed,
+            replayed,
             kill.lived.as_secs_f64()
         )
         .expect("a string takes it");

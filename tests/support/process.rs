@@ -160,7 +160,8 @@ pub fn must_succeed(arguments: &[&str], folder: &Path) -> String {
 /// An HTTP GET on loopback: status and body.
 pub fn http_get(port: u16, path: &str) -> Option<(u16, String)> {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
-    stream.set_read_timeout(Some(Duration::from_secs(5))).ok()?;
+    // A process at a pause point may not answer: the thread that would is the one that waits.
+    stream.set_read_timeout(Some(Duration::from_secs(2))).ok()?;
     stream.write_all(format!("GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n").as_bytes()).ok()?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer).ok()?;
