@@ -50,6 +50,11 @@ pub enum TopologyError {
 /// one run into its time-out.
 const MOCK_CLUSTER: &str = "mockCluster";
 
+/// How often a topic that was just created is looked for, and the pause between: five seconds in all. It exists either
+/// way.
+const LISTED_LOOKS: u32 = 100;
+const LISTED_PAUSE: Duration = Duration::from_millis(50);
+
 struct Listed {
     counts: BTreeMap<String, i32>,
     tells_settings: bool,
@@ -114,8 +119,20 @@ impl Cluster {
             .map_err(|answer| self.failed("create a topic", answer))?;
         match results.into_iter().next() {
             Some(Err((topic, code))) => Err(TopologyError::Topic { what: "to create", topic, code }),
-            _ => Ok(()),
+            _ => self.until_listed(&planned.name).await,
         }
+    }
+
+    /// A broker may not know a topic yet that the controller has just created; whoever asks next would be told that it
+    /// does not exist.
+    async fn until_listed(&self, name: &str) -> Result<(), TopologyError> {
+        for _ in 0..LISTED_LOOKS {
+            if self.list().await?.counts.get(name).is_some_and(|partitions| *partitions > 0) {
+                break;
+            }
+            tokio::time::sleep(LISTED_PAUSE).await;
+        }
+        Ok(())
     }
 
     /// Refuses topics that the processor cannot work with; their partition counts when they are good.

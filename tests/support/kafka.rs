@@ -100,6 +100,16 @@ impl Kafka {
         for result in runtime.block_on(admin.create_topics(&wanted, &options)).expect("the broker answers") {
             result.expect("the topic is created");
         }
+        // The broker may not list yet what the controller has just created.
+        until("the topics to be listed", || {
+            let metadata = admin.inner().fetch_metadata(None, TIMEOUT).expect("the broker answers");
+            let listed = |name: &str| {
+                metadata.topics().iter().any(|topic| topic.name() == name && !topic.partitions().is_empty())
+            };
+            let missing: Vec<&str> =
+                topics.iter().map(|(name, ..)| *name).filter(|name| !listed(name)).collect();
+            if missing.is_empty() { Ok(()) } else { Err(format!("{missing:?} are missing")) }
+        });
     }
 
     /// Produces in this order and returns when all are acknowledged; a user's records keep their order.
