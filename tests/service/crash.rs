@@ -53,7 +53,7 @@ fn no_kill_loses_or_doubles_a_decision(services: &Services) {
     stage.settings.batch_max_records = 60;
     stage.apply(CAMPAIGNS);
     let mut random = ChaCha8Rng::seed_from_u64(0xc4a5);
-    let mut shop = Shop::new(31, USERS, 0.03, stage.schema_id);
+    let mut shop = Shop::new(31, USERS, 0.05, stage.schema_id);
     let mut model = Model::new(&stage.published_campaigns());
     let mut truth = Truth::default();
     let mut produced = 0;

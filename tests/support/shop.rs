@@ -90,21 +90,31 @@ impl Shop {
         let headers = vec![("n".to_owned(), self.next.to_string().into_bytes())];
         let chosen = self.random.random_range(0..self.users.len());
         if self.random.random_bool(self.poison) {
-            let mut value: Vec<u8> =
-                (0..self.random.random_range(0..40)).map(|_| self.random.random()).collect();
-            if let Some(magic) = value.first_mut() {
-                *magic = 0xee; // never the Confluent magic byte, so it cannot be an event by accident
-            }
-            let key = Some(self.users[chosen].id.clone().into_bytes());
-            return Item {
-                record: Record { partition: None, key, value: Some(value), headers },
-                event: None,
-            };
+            let event = self.peek();
+            let key = event["user_id"].as_str().map(|user_id| user_id.as_bytes().to_vec());
+            let value = Some(self.poisoned(event));
+            return Item { record: Record { partition: None, key, value, headers }, event: None };
         }
         let event = self.event(chosen);
         let key = Some(event["user_id"].as_str().expect("a text").as_bytes().to_vec());
         let value = Some(frame_event(self.schema_id, &event));
         Item { record: Record { partition: None, key, value, headers }, event: Some(event) }
+    }
+
+    /// Poison behind the key of a user: some of it judged by its bytes alone, some by what the registry, the schema or the
+    /// clock says, which campaignd must remember with the user.
+    fn poisoned(&mut self, mut event: Value) -> Vec<u8> {
+        let good = frame_event(self.schema_id, &event);
+        match self.random.random_range(0..5) {
+            0 => good[1..].iter().map(|byte| byte | 0x80).collect(),
+            1 => good[..self.random.random_range(0..5)].to_vec(),
+            2 => good[..self.random.random_range(5..good.len())].to_vec(),
+            3 => frame_event(self.random.random_range(1_000_000..2_000_000), &event),
+            _ => {
+                event["occurred_at"] = json!(9_000_000_000_000_i64);
+                frame_event(self.schema_id, &event)
+            }
+        }
     }
 
     fn event(&mut self, chosen: usize) -> Value {
