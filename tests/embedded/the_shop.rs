@@ -1,4 +1,5 @@
-//! The shop is a fair source: what it writes is what a producer would write, and its events reach every reason code.
+//! The shop is a fair source: what it writes is what a producer would write, the same for every seed. That its events reach
+//! every reason code is asserted by the crash story.
 
 use campaignd::event::Event;
 use campaignd::schema::{EVENT_SCHEMA, WriterSchema, decode_event, wire};
