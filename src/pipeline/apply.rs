@@ -133,7 +133,7 @@ impl Applier {
             }
             (None, Ok(event)) if !state.is_duplicate(event) => {
                 slice.tally.unexplained += 1;
-                tracing::warn!(%position, "a record at or below the applied position is in neither outbox nor dedup window");
+                tracing::warn!(%position, trace_id = event.trace_id, "a record at or below the applied position is in neither outbox nor dedup window");
                 slice.tally.ignored += 1;
                 false
             }
@@ -203,11 +203,8 @@ impl Applier {
         event: &Event,
         standing: &Standing,
     ) -> Result<(Vec<Decision>, Vec<Output>), Verdict> {
-        let mut decisions =
-            catch_unwind(AssertUnwindSafe(|| decide(state, event, &standing.campaigns, standing.now_ms)))
-                .map_err(|_| {
-                    Verdict::new(BadRecord::DecidePanicked, "deciding panicked; please report this")
-                })?;
+        let mut decisions = guarded(|| decide(state, event, &standing.campaigns, standing.now_ms))
+            .inspect_err(|verdict| tracing::error!(trace_id = event.trace_id, "{}", verdict.text))?;
         if decisions.len() > self.settings.max_decisions_per_event {
             let text = format!(
                 "{} campaigns decide on this event, allowed are {}",
@@ -288,9 +285,29 @@ impl Applier {
     }
 }
 
+/// A panic becomes a verdict; what was only read stays as it was (rule S10).
+fn guarded<T>(decide: impl FnOnce() -> T) -> Result<T, Verdict> {
+    catch_unwind(AssertUnwindSafe(decide))
+        .map_err(|_| Verdict::new(BadRecord::DecidePanicked, "deciding panicked; please report this"))
+}
+
 fn tally(decisions: &[Decision], slice: &mut Slice) {
     slice.tally.decided += u64::from(!decisions.is_empty());
     for decision in decisions {
         *slice.tally.decisions.entry((decision.outcome, decision.reason.code)).or_default() += 1;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Rule S10.
+    #[test]
+    fn a_panic_while_deciding_is_a_recorded_dead_letter() {
+        let verdict = guarded(|| -> u32 { panic!("a bug") }).unwrap_err();
+        assert_eq!(verdict.bad, BadRecord::DecidePanicked);
+        assert!(verdict.recorded(), "another release may decide the event");
+        assert_eq!(guarded(|| 7), Ok(7));
     }
 }

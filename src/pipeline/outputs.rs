@@ -167,4 +167,37 @@ mod tests {
             ]
         );
     }
+
+    fn record(headers: Vec<Header>, value: Vec<u8>) -> Record {
+        let key = Some(Bytes::from_static(b"ada"));
+        Record { partition: 0, offset: 0, timestamp_ms: None, key, value: Some(Bytes::from(value)), headers }
+    }
+
+    #[test]
+    fn a_trace_context_is_passed_on_unless_it_is_too_long_to_be_one() {
+        let trace = |length: usize| Header {
+            name: header::TRACEPARENT.into(),
+            value: Some(vec![b'0'; length].into()),
+        };
+        let names = |length: usize| -> Vec<String> {
+            let output = decision(&record(vec![trace(length)], Vec::new()), Outcome::Allow, Bytes::new());
+            output.headers.into_iter().map(|h| h.name).collect()
+        };
+        assert_eq!(names(MAX_TRACEPARENT_BYTES), ["outcome", "traceparent"]);
+        assert_eq!(names(MAX_TRACEPARENT_BYTES + 1), ["outcome"]);
+    }
+
+    #[test]
+    fn a_value_that_no_topic_would_take_is_left_out_and_said_so() {
+        let is_omitted = |length: usize| {
+            let dead = dead_letter(&record(Vec::new(), vec![0; length]), "events", "too_large", "why", 0);
+            let is_said = dead.headers.iter().any(|h| {
+                h.name == header::VALUE_OMITTED && h.value.as_deref() == Some(length.to_string().as_bytes())
+            });
+            assert_eq!(dead.value.is_none(), is_said);
+            is_said
+        };
+        assert!(!is_omitted(MAX_DEAD_LETTER_BYTES));
+        assert!(is_omitted(MAX_DEAD_LETTER_BYTES + 1));
+    }
 }
