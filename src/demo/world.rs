@@ -59,6 +59,8 @@ impl World {
         config.registry.url = registry.url();
         config.store.kind = StoreKind::Embedded;
         config.store.embedded.path = folder.path().join("store");
+        // The mock broker lets an empty fetch wait its whole time-out even when a record arrives meanwhile.
+        config.kafka.librdkafka.insert("fetch.wait.max.ms".into(), "10".into());
         config.group.instance_id = Some("demo".into());
         config.http.bind = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
         config.pipeline.max_record_bytes = MAX_RECORD_BYTES;
