@@ -5,6 +5,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::user::history::{MAX_KEPT_PROPERTIES, MAX_KEPT_VALUE_BYTES};
+
 /// Occurrences kept of a type when the catalog does not say how many.
 pub const DEFAULT_REMEMBER_AT_MOST: u32 = 256;
 /// Most occurrences the catalog may ask to keep of one type.
@@ -33,6 +35,39 @@ pub struct Remember {
     pub at_most: u32,
     /// Which properties of each occurrence are kept, in name order.
     pub properties: Vec<String>,
+}
+
+/// Most bytes that the remembered occurrences of one user may take in the state cell (rule S9).
+///
+/// The rest of a cell is bounded by itself: traits 2.1 MiB, allow log 2.4 MiB, the outboxes of two batches in flight 4 MiB.
+/// Together they stay below the 16 MiB that Cassandra and ScyllaDB take in one write by default.
+pub const MAX_REMEMBERED_BYTES: u64 = 4 * 1024 * 1024;
+/// What an occurrence takes beside its properties, and a property beside its value.
+const OCCURRENCE_BYTES: u64 = 32;
+const PROPERTY_BYTES: u64 = 16;
+
+impl Catalog {
+    /// Bytes that the remembered occurrences of one user can take at most, with every value as long as is kept.
+    pub fn remembered_bytes(&self) -> u64 {
+        let value_bytes = u64::try_from(MAX_KEPT_VALUE_BYTES).unwrap_or(u64::MAX);
+        let of_type = |remember: &Remember| {
+            let kept = remember.properties.len().min(MAX_KEPT_PROPERTIES);
+            let properties =
+                u64::try_from(kept).unwrap_or(u64::MAX).saturating_mul(PROPERTY_BYTES + value_bytes);
+            u64::from(remember.at_most).saturating_mul(OCCURRENCE_BYTES.saturating_add(properties))
+        };
+        self.remember.values().map(of_type).fold(0, u64::saturating_add)
+    }
+
+    /// Why a state made by this catalog could become too large to be written; `None` when it cannot.
+    pub fn too_large(&self) -> Option<String> {
+        let bytes = self.remembered_bytes();
+        (bytes > MAX_REMEMBERED_BYTES).then(|| {
+            format!(
+                "what is remembered of one user can take {bytes} bytes, allowed are {MAX_REMEMBERED_BYTES}"
+            )
+        })
+    }
 }
 
 impl Default for Catalog {

@@ -53,6 +53,13 @@ impl Finding {
     }
 }
 
+/// Checks that the states a catalog makes can always be written (rule S9).
+pub fn check_catalog(catalog: &Catalog) -> Option<Finding> {
+    let message = catalog.too_large()?;
+    let suggestion = "lower `at_most`, or keep fewer properties";
+    Some(Finding::error("remember".into(), Code::StateTooLarge, message, suggestion))
+}
+
 /// Checks a campaign by itself and, where there is one, against the catalog.
 pub fn check_campaign(campaign: &Campaign, catalog: Option<&Catalog>) -> Vec<Finding> {
     let mut findings = Vec::new();

@@ -92,6 +92,8 @@ codes! {
     PersonalTrait = "C0105",
     /// Two files define the same campaign.
     DuplicateCampaign = "C0106",
+    /// What the catalog remembers can make a user's state too large.
+    StateTooLarge = "C0107",
 }
 
 impl fmt::Display for Code {

@@ -3,7 +3,7 @@
 //! Works on names and texts that somebody else has read, so that files, embedded samples and tests go the same way.
 
 use super::catalog::Catalog;
-use super::check::{check_campaign, check_unique};
+use super::check::{check_campaign, check_catalog, check_unique};
 use super::definition::Campaign;
 use super::diagnostic::{Diagnostic, has_errors};
 use super::yaml::{Parsed, parse_campaign_with_source, parse_catalog_with_source};
@@ -53,6 +53,10 @@ impl Folder {
             Some(catalog) => Some(&catalog.value),
             None => live.filter(|_| !self.has_catalog_file),
         };
+        if let Some(parsed) = &self.catalog {
+            let finding = check_catalog(&parsed.value);
+            self.diagnostics.extend(finding.map(|finding| finding.locate(&parsed.source)));
+        }
         for campaign in &self.campaigns {
             let findings = check_campaign(&campaign.value, catalog);
             self.diagnostics.extend(findings.into_iter().map(|finding| finding.locate(&campaign.source)));
@@ -110,5 +114,21 @@ mod tests {
         let mut folder = Folder::read([("a.yaml", CAMPAIGN), ("catalog.yaml", "nonsense")]);
         folder.check(Some(&Catalog::default()));
         assert_eq!(codes(&folder), ["C0012"], "an unreadable catalog is not replaced by the live one");
+    }
+
+    /// Rule S9: a cell that is too large would fail again after every restart.
+    #[test]
+    fn a_catalog_that_makes_states_too_large_is_refused() {
+        let catalog = |at_most: u32| {
+            format!("remember:\n  view: {{ for: 30d, at_most: {at_most}, properties: [a, b, c, d] }}\n")
+        };
+        let codes_at = |at_most: u32| {
+            let text = catalog(at_most);
+            let mut folder = Folder::read([("catalog.yaml", text.as_str())]);
+            folder.check(None);
+            codes(&folder).into_iter().map(str::to_owned).collect::<Vec<String>>()
+        };
+        assert!(codes_at(3_700).is_empty());
+        assert_eq!(codes_at(4_000), ["C0107"]);
     }
 }

@@ -147,6 +147,9 @@ impl LiveCampaigns {
             }),
             (Key::Catalog, Some(value)) => {
                 let catalog = Catalog::from_canonical_json(value).map_err(|error| error.to_string())?;
+                if let Some(reason) = catalog.too_large() {
+                    return Err(reason);
+                }
                 self.catalog = Some(Arc::new(catalog));
                 Ok(Change::Catalog)
             }

@@ -213,7 +213,13 @@ impl Applier {
             );
             return Err(Verdict::new(BadRecord::TooManyDecisions, text));
         }
-        let outputs = decisions.iter_mut().map(|decision| self.encode(decision)).collect();
+        let outputs: Vec<Output> = decisions.iter_mut().map(|decision| self.encode(decision)).collect();
+        let bytes: usize = outputs.iter().map(Output::approximate_bytes).sum();
+        if bytes > self.settings.max_outbox_bytes {
+            let allowed = self.settings.max_outbox_bytes;
+            let text = format!("the decisions on this event take {bytes} bytes, allowed are {allowed}");
+            return Err(Verdict::new(BadRecord::TooManyDecisions, text));
+        }
         Ok((decisions, outputs))
     }
 

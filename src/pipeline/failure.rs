@@ -31,7 +31,7 @@ pub enum BadRecord {
     FutureEvent,
     /// The user's cell does not decode.
     StateCorrupt,
-    /// More decisions than `pipeline.max_decisions_per_event`.
+    /// More decisions than one event may have, or larger ones together than an outbox holds.
     TooManyDecisions,
     /// Deciding panicked: a bug of ours, reported with the event kept.
     DecidePanicked,

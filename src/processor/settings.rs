@@ -15,7 +15,7 @@ const MAX_DECISION_BYTES: usize = 1024 * 1024 - 64 * 1024;
 const MAX_DECISIONS_PER_EVENT: usize = 1_000;
 /// Bytes of one user's outbox at which a batch is read again in smaller pieces (rule S9). Two batches may be in flight,
 /// and the cell must stay far below the 16 MiB that Cassandra takes in one write.
-const MAX_OUTBOX_BYTES: usize = 2 * 1024 * 1024;
+const MAX_OUTBOX_BYTES: usize = 1024 * 1024;
 
 impl Config {
     /// What the pipeline is told.

@@ -287,6 +287,16 @@ async fn repeated_crashes_publish_each_entry_with_its_own_record() {
     assert_eq!(world.decided("each"), expected);
 }
 
+/// Rule S9: what one event can add to a cell is bounded too.
+#[tokio::test]
+async fn decisions_that_no_outbox_holds_are_a_dead_letter() {
+    let world = World { max_outbox_bytes: 100, ..World::new(1) };
+    world.append("ada", "e0", NOON_MS);
+    world.start_and_finish().await;
+    assert!(world.decided("each").is_empty());
+    assert_eq!(world.dead_letters()[0].0, "too_many_decisions");
+}
+
 /// Rule S9: a batch that would fill a user's outbox is read again in smaller pieces.
 #[tokio::test]
 async fn a_full_outbox_makes_batches_smaller() {
