@@ -2,6 +2,7 @@
 //!
 //! The types here describe the shape of a file and nothing else: the readers decide what a file means, and a test holds the
 //! keys of both together. `schemas/campaign.schema.json` and `schemas/catalog.schema.json` are these schemas, printed.
+#![allow(dead_code, reason = "the types are never made: only their shapes are read, by the schema generator")]
 
 use std::collections::BTreeMap;
 
@@ -22,17 +23,12 @@ pub fn catalog_schema() -> Schema {
 #[derive(Deserialize, JsonSchema)]
 #[serde(transparent)]
 #[schemars(transparent)]
-struct Duration(
-    #[schemars(regex(pattern = r"^[0-9]+[smhd]$"))]
-    #[allow(dead_code)]
-    String,
-);
+struct Duration(#[schemars(regex(pattern = r"^[0-9]+[smhd]$"))] String);
 
 /// A campaign: which events set it off, what must hold, how often it may, and what is to be done.
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(title = "campaignd campaign")]
-#[allow(dead_code)]
 struct CampaignFile {
     /// Unique name.
     #[schemars(regex(pattern = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,127}$"))]
@@ -79,7 +75,6 @@ enum StatusFile {
 /// A half-open span of event time: the end is out.
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-#[allow(dead_code)]
 struct ScheduleFile {
     /// RFC 3339.
     #[serde(default)]
@@ -93,7 +88,6 @@ struct ScheduleFile {
 
 #[derive(Deserialize, JsonSchema)]
 #[serde(untagged)]
-#[allow(dead_code)]
 enum OneOrMany {
     One(String),
     Many(#[schemars(length(min = 1))] Vec<String>),
@@ -101,7 +95,6 @@ enum OneOrMany {
 
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-#[allow(dead_code)]
 struct GroupFile {
     /// Name of the group.
     name: String,
@@ -120,7 +113,6 @@ enum WhenSuppressedFile {
 
 #[derive(Deserialize, JsonSchema)]
 #[serde(untagged)]
-#[allow(dead_code)]
 enum LimitFile {
     OncePer(OncePerFile),
     AtMost(AtMostFile),
@@ -128,7 +120,6 @@ enum LimitFile {
 
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-#[allow(dead_code)]
 struct OncePerFile {
     /// Calendar days are those of the event's time in UTC.
     once_per: PeriodFile,
@@ -143,7 +134,6 @@ enum PeriodFile {
 
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-#[allow(dead_code)]
 struct AtMostFile {
     /// Allows permitted.
     #[schemars(range(min = 1, max = 1_000_000))]
@@ -154,7 +144,6 @@ struct AtMostFile {
 
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-#[allow(dead_code)]
 struct ActionFile {
     /// What kind of action.
     #[serde(rename = "type")]
@@ -179,7 +168,6 @@ enum ActionKindFile {
 
 #[derive(Deserialize, JsonSchema)]
 #[serde(untagged)]
-#[allow(dead_code)]
 enum ParamFile {
     Boolean(bool),
     Integer(i64),
@@ -191,7 +179,6 @@ enum ParamFile {
 /// A condition in tree form.
 #[derive(Deserialize, JsonSchema)]
 #[serde(untagged)]
-#[allow(dead_code)]
 enum ConditionFile {
     All(AllFile),
     Any(AnyFile),
@@ -202,7 +189,6 @@ enum ConditionFile {
 
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-#[allow(dead_code)]
 struct AllFile {
     /// All must hold.
     #[schemars(length(min = 1))]
@@ -211,7 +197,6 @@ struct AllFile {
 
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-#[allow(dead_code)]
 struct AnyFile {
     /// One must hold.
     #[schemars(length(min = 1))]
@@ -220,7 +205,6 @@ struct AnyFile {
 
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-#[allow(dead_code)]
 struct NotFile {
     /// Must not hold; what cannot be told stays so.
     not: Box<ConditionFile>,
@@ -228,7 +212,6 @@ struct NotFile {
 
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-#[allow(dead_code)]
 struct FieldFile {
     /// `event.<property>` or `user.<trait>`.
     #[schemars(regex(pattern = r"^(event|user)\..+$"))]
@@ -247,7 +230,6 @@ struct FieldFile {
 
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-#[allow(dead_code)]
 struct HistoryFile {
     /// A question about the user's past, without the event itself.
     history: HistoryQueryFile,
@@ -265,7 +247,6 @@ struct HistoryFile {
 
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-#[allow(dead_code)]
 struct HistoryQueryFile {
     /// Event type asked about; the catalog must remember it.
     event: String,
@@ -312,7 +293,6 @@ enum OperatorFile {
 
 #[derive(Deserialize, JsonSchema)]
 #[serde(untagged)]
-#[allow(dead_code)]
 enum ParamOrListFile {
     One(LiteralFile),
     Many(Vec<LiteralFile>),
@@ -320,7 +300,6 @@ enum ParamOrListFile {
 
 #[derive(Deserialize, JsonSchema)]
 #[serde(untagged)]
-#[allow(dead_code)]
 enum LiteralFile {
     Boolean(bool),
     Number(f64),
@@ -331,7 +310,6 @@ enum LiteralFile {
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(title = "campaignd catalog")]
-#[allow(dead_code)]
 struct CatalogFile {
     /// What is remembered, by event type.
     #[serde(default)]
@@ -346,7 +324,6 @@ struct CatalogFile {
 
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-#[allow(dead_code)]
 struct RememberFile {
     /// For how long.
     #[serde(rename = "for")]

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use super::catalog::Catalog;
 use super::definition::{Campaign, Status};
+use crate::event::Event;
 
 /// A campaign and the version that is live.
 #[derive(Clone, Debug, PartialEq)]
@@ -61,6 +62,15 @@ impl CampaignSet {
     /// Active campaigns that an event of this type triggers: priority descending, then id ascending.
     pub fn candidates(&self, event_type: &str) -> &[Arc<LiveCampaign>] {
         self.by_event_type.get(event_type).map_or(&[], Vec::as_slice)
+    }
+
+    /// Whether the event can change or cause anything: a campaign triggers on its type, the catalog remembers it, it
+    /// carries traits, or its type is reserved (rule K1).
+    pub fn is_of_interest(&self, event: &Event) -> bool {
+        !self.candidates(&event.event_type).is_empty()
+            || self.catalog.remember.contains_key(&event.event_type)
+            || !event.traits.is_empty()
+            || event.is_reserved()
     }
 
     /// The live catalog.

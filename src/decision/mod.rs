@@ -65,6 +65,17 @@ pub enum Outcome {
     Holdout,
 }
 
+impl Outcome {
+    /// The text in JSON, Avro and the `outcome` header.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Outcome::Allow => "allow",
+            Outcome::Suppress => "suppress",
+            Outcome::Holdout => "holdout",
+        }
+    }
+}
+
 /// Why a decision came out as it did. Fields other than `code` are set where the code calls for them.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Reason {

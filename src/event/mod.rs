@@ -29,6 +29,12 @@ pub enum Value {
     Strings(Vec<String>),
 }
 
+/// Type of the event that erases its user.
+pub const USER_ERASED: &str = "user.erased";
+/// Types that mean something to campaignd itself: beginnings, and whole names.
+const RESERVED_PREFIXES: [&str; 2] = ["user.", "subscription."];
+const RESERVED: [&str; 2] = ["campaign.joined", "campaign.left"];
+
 /// Values by name, in name order so that everything derived from them is deterministic.
 pub type Properties = BTreeMap<String, Value>;
 
@@ -49,4 +55,17 @@ pub struct Event {
     pub traits: Properties,
     /// The producer's trace id.
     pub trace_id: Option<String>,
+}
+
+impl Event {
+    /// Whether it erases its user.
+    pub fn is_erasure(&self) -> bool {
+        self.event_type == USER_ERASED
+    }
+
+    /// Whether its type means something to campaignd itself, whatever the campaigns say.
+    pub fn is_reserved(&self) -> bool {
+        RESERVED.contains(&self.event_type.as_str())
+            || RESERVED_PREFIXES.iter().any(|prefix| self.event_type.starts_with(prefix))
+    }
 }

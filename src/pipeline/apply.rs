@@ -10,10 +10,10 @@ use tokio_util::sync::CancellationToken;
 use super::decided::Slice;
 use super::decoded::{Decoded, Verdict, judge_time};
 use super::failure::BadRecord;
-use super::lane::corrupt_cell;
-use super::log::Record;
-use super::outputs;
+use super::log::Input;
+use super::outputs::{self, Why};
 use super::ownership::Ownership;
+use super::parking::Tiers;
 use super::settings::Settings;
 use crate::campaign::set::CampaignSet;
 use crate::decision::{Decision, Outcome, ReasonCode, decide};
@@ -24,20 +24,24 @@ use crate::user::UserState;
 use crate::user::outbox::Output;
 
 /// Everything that stands still while a slice is decided.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Standing {
     /// Number of the batch.
     pub batch: u64,
     /// Ends with the epoch.
     pub epoch: CancellationToken,
-    /// The campaigns.
+    /// The campaigns that the whole batch is decided with.
     pub campaigns: Arc<CampaignSet>,
     /// Time of the decisions, ms since the Unix epoch.
     pub now_ms: i64,
     /// Last batch known to have committed.
     pub committed_batch: u64,
-    /// Next offset to read per partition, as committed.
-    pub committed_offsets: Arc<BTreeMap<i32, i64>>,
+    /// Next offset to read per partition as committed; entries of a loaded outbox below it are published.
+    pub committed_offsets: Arc<BTreeMap<Input, i64>>,
+    /// Per partition of `events` the offset from which records may be skipped (rule K2); none while it is missing.
+    pub watermarks: Arc<BTreeMap<i32, i64>>,
+    /// The retry topics that may be written to (rule O8).
+    pub tiers: Arc<Tiers>,
     /// Fences and incarnation.
     pub ownership: Arc<Ownership>,
 }
@@ -60,55 +64,25 @@ impl Applier {
         state.outbox().bytes() > self.settings.max_outbox_bytes
     }
 
-    /// Handles one record of the state's user. Returns the user and whether the cell must be written.
+    /// Handles one record of the state's user whose turn it is. Returns whether the cell must be written.
     pub fn apply(
         &self,
         state: &mut UserState,
-        decoded: Decoded,
+        decoded: &Decoded,
         standing: &Standing,
         slice: &mut Slice,
-    ) -> (Option<String>, bool) {
-        let Decoded { record, user_id, content } = decoded;
-        slice.tally.timestamps_ms.extend(record.timestamp_ms);
-        let Some(position) = standing.ownership.position(record.partition, record.offset) else {
-            return (user_id, false);
-        };
+    ) -> bool {
+        let Some(position) = decoded.position() else { return false };
+        slice.tally.timestamps_ms.extend(decoded.timestamp_ms());
         // What the batch that published it has committed goes (rule S5a).
         state.outbox_mut().drop_committed(standing.committed_batch);
-        let changed = if let Err(verdict) = &content
-            && !verdict.recorded()
-        {
-            // No cell knows of it: a later event of the user may have been applied while this was never published.
-            self.publish_dead_letter(&record, verdict.bad.code(), &verdict.text, standing, slice);
-            false
-        } else if state.applied() >= Some(position) {
-            self.replay(state, &record, position, &content, standing, slice)
-        } else {
-            match content {
-                Ok(event) => self.handle(state, &record, position, &event, standing, slice),
-                Err(verdict) => self.refuse(state, &record, position, &verdict, standing, slice),
-            }
-        };
-        (user_id, changed)
-    }
-
-    /// A record without a state: its verdict is a function of its bytes, or its user's cell cannot be read.
-    pub fn reject(
-        &self,
-        decoded: Decoded,
-        corrupt: &BTreeMap<String, String>,
-        standing: &Standing,
-        slice: &mut Slice,
-    ) -> Option<String> {
-        let Decoded { record, user_id, content } = decoded;
-        slice.tally.timestamps_ms.extend(record.timestamp_ms);
-        let unreadable = user_id.as_ref().and_then(|user_id| corrupt.get(user_id));
-        let verdict = match (content, unreadable) {
-            (Err(verdict), _) => verdict,
-            (Ok(_), error) => corrupt_cell(error.map_or("no state", String::as_str)),
-        };
-        self.publish_dead_letter(&record, verdict.bad.code(), &verdict.text, standing, slice);
-        user_id
+        if state.applied() >= Some(position) {
+            return self.replay(state, decoded, position, standing, slice);
+        }
+        match &decoded.content {
+            Ok(event) => self.handle(state, decoded, position, event, standing, slice),
+            Err(verdict) => self.refuse(state, decoded, position, verdict, standing, slice),
+        }
     }
 
     /// At or below the applied position: changes nothing and publishes what the outbox holds for it (rule S3). The
@@ -116,33 +90,34 @@ impl Applier {
     fn replay(
         &self,
         state: &mut UserState,
-        record: &Record,
+        decoded: &Decoded,
         position: Position,
-        content: &Result<Event, Verdict>,
         standing: &Standing,
         slice: &mut Slice,
     ) -> bool {
         slice.tally.replayed += 1;
         let outputs = state.outbox().get(position).map(|entry| entry.outputs.clone());
-        match (outputs, content) {
+        match (outputs, &decoded.content) {
             (Some(outputs), _) => {
                 self.tally_replayed(&outputs, slice);
-                self.publish(record, &outputs, standing, slice);
+                self.publish(decoded, &outputs, standing, slice);
                 state.outbox_mut().mark_published(position, standing.batch);
                 true
             }
-            (None, Ok(event)) if !state.is_duplicate(event) => {
-                slice.tally.unexplained += 1;
-                tracing::warn!(%position, trace_id = event.trace_id, "a record at or below the applied position is in neither outbox nor dedup window");
-                slice.tally.ignored += 1;
+            // An erasure has overtaken it (rule P9).
+            (None, Ok(event)) if state.is_erased(position, event.occurred_at_ms) => {
+                slice.tally.erased += 1;
                 false
             }
-            (None, Ok(_)) => {
-                slice.tally.ignored += 1;
-                false
-            }
-            // Applied as something else before: whatever it was, it is not judged twice.
-            (None, Err(_)) => {
+            // With a verdict it was applied as something else before: whatever it was, it is not judged twice.
+            (None, content) => {
+                if let Ok(event) = content
+                    && !state.is_duplicate(event)
+                    && standing.campaigns.is_of_interest(event)
+                {
+                    slice.tally.unexplained += 1;
+                    tracing::warn!(%position, trace_id = event.trace_id, "a record at or below the applied position is in neither outbox nor dedup window");
+                }
                 slice.tally.ignored += 1;
                 false
             }
@@ -152,12 +127,25 @@ impl Applier {
     fn handle(
         &self,
         state: &mut UserState,
-        record: &Record,
+        decoded: &Decoded,
         position: Position,
         event: &Event,
         standing: &Standing,
         slice: &mut Slice,
     ) -> bool {
+        // Erased before anything else is asked: nothing of the event may be remembered, not even its id.
+        if state.is_erased(position, event.occurred_at_ms) {
+            state.mark_applied(position);
+            slice.tally.erased += 1;
+            return true;
+        }
+        if !standing.campaigns.is_of_interest(event) {
+            // Below the watermark it was not to be skipped; it changes nothing but the applied position, so that what is
+            // known of the user does not depend on where the watermark lay (rule K2).
+            state.mark_applied(position);
+            slice.tally.ignored += 1;
+            return true;
+        }
         if state.is_duplicate(event) {
             slice.tally.duplicates += 1;
             return false;
@@ -165,17 +153,22 @@ impl Applier {
         let decided = judge_time(event, standing.now_ms, self.settings.max_future_skew)
             .and_then(|()| self.decide(state, event, standing));
         match decided {
+            Ok(_) if event.is_erasure() => {
+                state.erase(position, event.occurred_at_ms);
+                slice.tally.ignored += 1;
+                true
+            }
             Ok((decisions, outputs)) => {
                 state.record(position, event, &decisions, standing.campaigns.catalog());
                 tally(&decisions, slice);
                 if outputs.is_empty() {
                     slice.tally.ignored += 1;
                 } else {
-                    self.record_outputs(state, record, position, outputs, standing, slice);
+                    self.record_outputs(state, decoded, position, outputs, standing, slice);
                 }
                 true
             }
-            Err(verdict) => self.refuse(state, record, position, &verdict, standing, slice),
+            Err(verdict) => self.refuse(state, decoded, position, &verdict, standing, slice),
         }
     }
 
@@ -184,7 +177,7 @@ impl Applier {
     fn refuse(
         &self,
         state: &mut UserState,
-        record: &Record,
+        decoded: &Decoded,
         position: Position,
         verdict: &Verdict,
         standing: &Standing,
@@ -192,7 +185,7 @@ impl Applier {
     ) -> bool {
         state.mark_applied(position);
         let output = Output::DeadLetter { code: verdict.bad.code().to_owned(), text: verdict.text.clone() };
-        self.record_outputs(state, record, position, vec![output], standing, slice);
+        self.record_outputs(state, decoded, position, vec![output], standing, slice);
         true
     }
 
@@ -238,18 +231,19 @@ impl Applier {
     fn record_outputs(
         &self,
         state: &mut UserState,
-        record: &Record,
+        decoded: &Decoded,
         position: Position,
         outputs: Vec<Output>,
         standing: &Standing,
         slice: &mut Slice,
     ) {
-        self.publish(record, &outputs, standing, slice);
+        self.publish(decoded, &outputs, standing, slice);
         state.outbox_mut().push(position, outputs);
         state.outbox_mut().mark_published(position, standing.batch);
     }
 
-    fn publish(&self, record: &Record, outputs: &[Output], standing: &Standing, slice: &mut Slice) {
+    fn publish(&self, decoded: &Decoded, outputs: &[Output], standing: &Standing, slice: &mut Slice) {
+        let record = &decoded.record;
         for output in outputs {
             match output {
                 Output::Decision { outcome, bytes } => {
@@ -259,7 +253,7 @@ impl Applier {
                     slice.outputs.push(outputs::activity(record, Bytes::from(bytes.clone())));
                 }
                 Output::DeadLetter { code, text } => {
-                    self.publish_dead_letter(record, code, text, standing, slice);
+                    self.publish_dead_letter(decoded, code, text, standing, slice);
                 }
             }
         }
@@ -277,17 +271,19 @@ impl Applier {
         tally(&decisions, slice);
     }
 
-    fn publish_dead_letter(
+    /// Publishes the record as a dead letter.
+    pub fn publish_dead_letter(
         &self,
-        record: &Record,
+        decoded: &Decoded,
         code: &str,
         text: &str,
         standing: &Standing,
         slice: &mut Slice,
     ) {
         *slice.tally.dead_letters.entry(code.to_owned()).or_default() += 1;
-        let topic = &self.settings.events_topic;
-        slice.outputs.push(outputs::dead_letter(record, topic, code, text, standing.campaigns.position()));
+        let why = Why { code: Some(code), text, campaigns_position: standing.campaigns.position() };
+        let record = outputs::dead_letter(&decoded.record, decoded.origin.as_ref(), &self.settings, why);
+        slice.outputs.push(record);
     }
 }
 

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::backoff::Backoff;
 use super::decided::{Decided, Tally};
 use super::failure::{Failure, Infrastructure, Reaction, policy};
-use super::log::{CommitError, EventOutput, GroupToken, OutputRecord, Transaction};
+use super::log::{CommitError, EventOutput, GroupToken, Input, OutputRecord, Transaction};
 use crate::pause::{PausePoint, pause_at};
 use crate::store::{StateStore, StoreError};
 use crate::telemetry::metrics::{Metrics, StoreOperation};
@@ -35,7 +35,7 @@ pub enum CommitTrouble {
 pub struct Stored {
     batch: u64,
     outputs: Vec<OutputRecord>,
-    next_offsets: BTreeMap<i32, i64>,
+    next_offsets: BTreeMap<Input, i64>,
     group: GroupToken,
     tally: Tally,
     started: tokio::time::Instant,
@@ -47,7 +47,7 @@ pub struct Committed {
     /// Its number.
     pub batch: u64,
     /// What it committed.
-    pub next_offsets: BTreeMap<i32, i64>,
+    pub next_offsets: BTreeMap<Input, i64>,
     /// Its counts.
     pub tally: Tally,
     /// When it was handed to the lanes.

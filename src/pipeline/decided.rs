@@ -1,11 +1,14 @@
 //! Third hop: what a batch is going to write and publish, decided but not yet stored.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use super::log::{GroupToken, OutputRecord};
+use super::log::{GroupToken, Input, OutputRecord};
 use crate::decision::{Outcome, ReasonCode};
 use crate::store::Cell;
 use crate::telemetry::metrics::{EventResult, Metrics};
+
+/// Code of the records that only wait behind another one, in the metrics.
+const BLOCKED: &str = "blocked";
 
 /// What happened to the records of a batch, counted only once it has committed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -20,6 +23,18 @@ pub struct Tally {
     pub replayed: u64,
     /// Of those, records that neither outbox nor dedup window knows (rule S8).
     pub unexplained: u64,
+    /// Records that went to a retry topic because they failed, by code.
+    pub parked: BTreeMap<&'static str, u64>,
+    /// Records that went to a retry topic only because an earlier one of their user waits there.
+    pub blocked: u64,
+    /// Retry records that wait no more.
+    pub unparked: u64,
+    /// Of the ignored events, those passed over without reading a state (rule K1).
+    pub skipped: u64,
+    /// Events of an erased user, not newer than the erasure.
+    pub erased: u64,
+    /// Outbox entries of an older incarnation of the topic, dropped.
+    pub outdated: u64,
     /// Dead letters by code.
     pub dead_letters: BTreeMap<String, u64>,
     /// Decisions by outcome and reason.
@@ -36,6 +51,14 @@ impl Tally {
         self.duplicates += other.duplicates;
         self.replayed += other.replayed;
         self.unexplained += other.unexplained;
+        for (code, count) in other.parked {
+            *self.parked.entry(code).or_default() += count;
+        }
+        self.blocked += other.blocked;
+        self.unparked += other.unparked;
+        self.skipped += other.skipped;
+        self.erased += other.erased;
+        self.outdated += other.outdated;
         for (code, count) in other.dead_letters {
             *self.dead_letters.entry(code).or_default() += count;
         }
@@ -50,6 +73,16 @@ impl Tally {
         metrics.events(EventResult::Decided, self.decided);
         metrics.events(EventResult::Ignored, self.ignored);
         metrics.events(EventResult::Duplicate, self.duplicates);
+        metrics.skipped_events(self.skipped);
+        metrics.events(EventResult::Erased, self.erased);
+        for (code, count) in &self.parked {
+            metrics.parked(code, *count);
+        }
+        if self.blocked > 0 {
+            metrics.parked(BLOCKED, self.blocked);
+        }
+        metrics.unparked(self.unparked);
+        metrics.outdated_entries(self.outdated);
         metrics.replayed_records(self.replayed);
         (0..self.unexplained).for_each(|_| metrics.unexplained_replay());
         for (code, count) in &self.dead_letters {
@@ -77,6 +110,17 @@ pub struct Slice {
     pub outputs: Vec<OutputRecord>,
     /// Counts.
     pub tally: Tally,
+    /// What waits of the lane's users.
+    pub waiting: LaneWaiting,
+}
+
+/// What waits in the retry topics of one lane's users, as far as the bounds go (rule P8).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LaneWaiting {
+    /// Records by partition.
+    pub counts: BTreeMap<i32, usize>,
+    /// Partitions with a user of whom too many wait.
+    pub overfull: BTreeSet<i32>,
 }
 
 /// A batch whose lanes have all answered.
@@ -89,18 +133,21 @@ pub struct Decided {
     /// Output records.
     pub outputs: Vec<OutputRecord>,
     /// What the batch commits.
-    pub next_offsets: BTreeMap<i32, i64>,
+    pub next_offsets: BTreeMap<Input, i64>,
     /// What it commits with.
     pub group: GroupToken,
     /// Counts.
     pub tally: Tally,
+    /// What waits, by lane; lanes without a record of the batch are missing.
+    pub waiting: BTreeMap<usize, LaneWaiting>,
     /// When the batch was handed to the lanes.
     pub started: tokio::time::Instant,
 }
 
 impl Decided {
     /// Takes in what a lane answered.
-    pub fn add(&mut self, slice: Slice) {
+    pub fn add(&mut self, lane: usize, slice: Slice) {
+        self.waiting.insert(lane, slice.waiting);
         self.cells.extend(slice.cells);
         self.outputs.extend(slice.outputs);
         self.tally.add(slice.tally);

@@ -1,4 +1,6 @@
 //! Second hop: a record judged as far as its bytes, its schema and its place allow.
+//!
+//! From here on a record of a retry topic is what it was on `events`: its [`Origin`] says where it stood.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,10 +8,13 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use super::backoff::Backoff;
+use super::apply::Standing;
 use super::failure::{BadRecord, Failure, Infrastructure, Reaction, policy};
-use super::log::Record;
+use super::log::{InputTopic, Record};
+use super::parking::Origin;
 use super::settings::Settings;
 use crate::event::{Event, Limits};
+use crate::position::Position;
 use crate::schema::{SchemaError, SchemaSource, WriterSchema, decode_event, wire};
 use crate::telemetry::metrics::Metrics;
 
@@ -18,6 +23,8 @@ use crate::telemetry::metrics::Metrics;
 pub struct Decoded {
     /// The record as read.
     pub record: Record,
+    /// Where it stood on `events`; absent when a retry record does not say so, which makes it a dead letter.
+    pub origin: Option<Origin>,
     /// Its key, when it is a user id that lives in the record's partition.
     pub user_id: Option<String>,
     /// The event, or the verdict.
@@ -33,6 +40,28 @@ pub struct Verdict {
     pub text: String,
 }
 
+impl Decoded {
+    /// Position on `events`.
+    pub fn position(&self) -> Option<Position> {
+        self.origin.as_ref().map(|origin| origin.position)
+    }
+
+    /// Timestamp of the record on `events`, ms since the Unix epoch.
+    pub fn timestamp_ms(&self) -> Option<i64> {
+        self.origin.as_ref().map_or(self.record.timestamp_ms, |origin| origin.timestamp_ms)
+    }
+
+    /// Whether it was read from a retry topic.
+    pub fn is_retry(&self) -> bool {
+        self.record.topic != InputTopic::Events
+    }
+
+    /// Whether the event erases its user.
+    pub fn is_erasure(&self) -> bool {
+        self.content.as_ref().is_ok_and(Event::is_erasure)
+    }
+}
+
 impl Verdict {
     /// A verdict; the text is cut to the bound of a header.
     pub fn new(bad: BadRecord, text: impl Into<String>) -> Verdict {
@@ -46,7 +75,7 @@ impl Verdict {
 
     /// Whether the verdict goes through the user's cell (rule S6).
     pub fn recorded(&self) -> bool {
-        policy(&Failure::Bad(self.bad)) == Reaction::DeadLetter { recorded: true }
+        policy(&Failure::Bad(self.bad)) != Reaction::DeadLetter { recorded: false }
     }
 }
 
@@ -72,18 +101,37 @@ impl Decoder {
     }
 
     /// Judges one record. Waits while the registry does not answer; a dead letter is never made of that.
-    pub async fn decode(
-        &self,
-        record: Record,
-        partition_count: i32,
-        epoch: &CancellationToken,
-    ) -> Result<Decoded, Abandoned> {
-        let user_id = match self.user_of(&record, partition_count) {
-            Ok(user_id) => user_id,
-            Err(verdict) => return Ok(Decoded { record, user_id: None, content: Err(verdict) }),
+    pub async fn decode(&self, record: Record, standing: &Standing) -> Result<Decoded, Abandoned> {
+        let origin = match self.origin_of(&record, standing)? {
+            Ok(origin) => origin,
+            Err(verdict) => {
+                return Ok(Decoded { record, origin: None, user_id: None, content: Err(verdict) });
+            }
         };
-        let content = self.event_of(&record, &user_id, epoch).await?;
-        Ok(Decoded { record, user_id: Some(user_id), content })
+        let origin = Some(origin);
+        let user_id = match self.user_of(&record, standing.ownership.partition_count) {
+            Ok(user_id) => user_id,
+            Err(verdict) => return Ok(Decoded { record, origin, user_id: None, content: Err(verdict) }),
+        };
+        let content = self.event_of(&record, &user_id, &standing.epoch).await?;
+        Ok(Decoded { record, origin, user_id: Some(user_id), content })
+    }
+
+    /// Our headers are believed on retry topics only (rule P10).
+    fn origin_of(
+        &self,
+        record: &Record,
+        standing: &Standing,
+    ) -> Result<Result<Origin, Verdict>, Abandoned> {
+        match record.topic {
+            InputTopic::Retry(_) => Ok(Origin::of_retry(record, &self.settings.events_topic)
+                .map_err(|text| Verdict::new(BadRecord::BadRetryRecord, text))),
+            // A record of a partition that is not ours belongs to an epoch that has ended.
+            InputTopic::Events => {
+                let position = standing.ownership.position(record.partition, record.offset).ok_or(Abandoned)?;
+                Ok(Ok(Origin::of_event(position, record.timestamp_ms)))
+            }
+        }
     }
 
     fn user_of(&self, record: &Record, partition_count: i32) -> Result<String, Verdict> {

@@ -15,6 +15,8 @@ pub enum BadRecord {
     WrongPartition,
     /// Larger than `pipeline.max_record_bytes`.
     TooLarge,
+    /// It stands on a retry topic, but not because we put it there: a header of ours is missing or wrong.
+    BadRetryRecord,
     /// No Confluent framing.
     BadFraming,
     /// The registry knows no schema of this id.
@@ -44,6 +46,7 @@ impl BadRecord {
             BadRecord::BadKey => "bad_key",
             BadRecord::WrongPartition => "wrong_partition",
             BadRecord::TooLarge => "too_large",
+            BadRecord::BadRetryRecord => "bad_retry_record",
             BadRecord::BadFraming => "bad_framing",
             BadRecord::UnknownSchema => "unknown_schema",
             BadRecord::BadSchema => "bad_schema",
@@ -74,6 +77,8 @@ pub enum Infrastructure {
 pub enum Failure<'a> {
     /// The record's own fault.
     Bad(BadRecord),
+    /// This user's state cannot be read, though the store answers others.
+    UnreadableState(&'a StoreError),
     /// Not the record's fault.
     Infrastructure(&'a Infrastructure),
 }
@@ -87,6 +92,13 @@ pub enum Reaction {
         /// Whether the verdict goes through the user's cell.
         recorded: bool,
     },
+    /// The user waits in the retry topics, and his later records behind this one.
+    Park {
+        /// In which of them.
+        tier: ParkIn,
+        /// Whether attempts run out; then the record is a recorded dead letter (rule P5).
+        runs_out: bool,
+    },
     /// Wait with backoff and try the same again; polling goes on, nothing is dead-lettered.
     Wait,
     /// Somebody else owns the partition: stop writing for it.
@@ -95,18 +107,37 @@ pub enum Reaction {
     Stop,
 }
 
-/// Section 6 of the design. Parking joins here.
+/// Which retry topic a failed record goes to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ParkIn {
+    /// That of its attempt: the more failed, the longer the delay.
+    TierOfAttempt,
+    /// The last one: only an operator mends it.
+    LastTier,
+}
+
+/// Section 6 of the design.
 pub fn policy(failure: &Failure<'_>) -> Reaction {
     match failure {
         // Pure functions of the record's bytes: any reading judges the same. A wrong partition is among them because
-        // the cell of its user has its writer elsewhere; a corrupt cell, because there is none to write.
+        // the cell of its user has its writer elsewhere.
         Failure::Bad(
-            BadRecord::BadKey | BadRecord::WrongPartition | BadRecord::BadFraming | BadRecord::StateCorrupt,
+            BadRecord::BadKey
+            | BadRecord::WrongPartition
+            | BadRecord::BadRetryRecord
+            | BadRecord::BadFraming,
         ) => Reaction::DeadLetter { recorded: false },
+        // The registry may learn of it: a producer may be ahead of its replication.
+        Failure::Bad(BadRecord::UnknownSchema) => Reaction::Park { tier: ParkIn::TierOfAttempt, runs_out: true },
+        // Store and key failures are nothing that a record could run out of attempts for.
+        Failure::UnreadableState(StoreError::Unavailable(_) | StoreError::Fenced { .. }) => {
+            Reaction::Park { tier: ParkIn::TierOfAttempt, runs_out: false }
+        }
+        Failure::UnreadableState(StoreError::Refused(_)) => Reaction::Stop,
+        Failure::Bad(BadRecord::StateCorrupt) => Reaction::Park { tier: ParkIn::LastTier, runs_out: false },
         // These depend on the registry, the configuration, the campaigns or the time.
         Failure::Bad(
             BadRecord::TooLarge
-            | BadRecord::UnknownSchema
             | BadRecord::BadSchema
             | BadRecord::BadAvro
             | BadRecord::WrongKey

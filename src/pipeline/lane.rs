@@ -8,17 +8,19 @@ use std::sync::Arc;
 
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
+use xxhash_rust::xxh3::xxh3_64;
 
 use super::apply::{Applier, Standing};
 use super::backoff::Backoff;
 use super::cache::StateCache;
-use super::decided::Slice;
-use super::decoded::{Abandoned, Decoded, Decoder};
-use super::failure::{BadRecord, Failure, Infrastructure, Reaction, policy};
-use super::log::Record;
-use super::ownership::Ownership;
+use super::decided::{LaneWaiting, Slice};
+use super::decoded::{Abandoned, Decoded, Decoder, Verdict};
+use super::failure::BadRecord;
+use super::log::{Input, Record};
+use super::outputs::{self, Why};
+use super::parking::{Origin, Pending, Waiting};
 use super::settings::Settings;
-use crate::campaign::set::CampaignSet;
+use super::turn::{Parking, Turn, Unreadable, turn};
 use crate::schema::{OutputCodec, SchemaSource};
 use crate::store::{Cell, StateStore, StoreError};
 use crate::telemetry::metrics::{Metrics, StoreOperation};
@@ -28,22 +30,10 @@ use crate::user::codec::{self, CodecError};
 /// A slice of a batch.
 #[derive(Debug)]
 pub struct LaneWork {
-    /// Number of the batch.
-    pub batch: u64,
-    /// Ends with the epoch.
-    pub epoch: CancellationToken,
-    /// The lane's records, in offset order within a partition.
+    /// The lane's records, in offset order within a partition of a topic.
     pub records: Vec<Record>,
-    /// The campaigns that the whole batch is decided with.
-    pub campaigns: Arc<CampaignSet>,
-    /// Time of the decisions, ms since the Unix epoch.
-    pub now_ms: i64,
-    /// Last batch known to have committed.
-    pub committed_batch: u64,
-    /// Next offset to read per partition as committed; entries of a loaded outbox below it are published.
-    pub committed_offsets: Arc<BTreeMap<i32, i64>>,
-    /// Fences and incarnation.
-    pub ownership: Arc<Ownership>,
+    /// What holds for all of them.
+    pub standing: Standing,
 }
 
 /// Why a lane has no answer.
@@ -72,6 +62,7 @@ impl From<Abandoned> for LaneError {
 enum Command {
     Work(LaneWork, oneshot::Sender<Result<Slice, LaneError>>),
     Reset(oneshot::Sender<()>),
+    Rebuild(Vec<Waiting>, oneshot::Sender<LaneWaiting>),
 }
 
 /// What all lanes share.
@@ -127,7 +118,24 @@ impl Lanes {
         self.lanes.get(index).cloned().map(LaneSender)
     }
 
-    /// Empties every cache once the lanes are done with what they hold. The epoch must have been cancelled.
+    /// Tells each lane what waits of its users, after a reset (rule O2). Answers what each lane has then.
+    pub async fn rebuild(&self, waiting: Vec<Waiting>) -> Result<BTreeMap<usize, LaneWaiting>, LaneError> {
+        let mut shares: Vec<Vec<Waiting>> = self.lanes.iter().map(|_| Vec::new()).collect();
+        for one in waiting {
+            if let Some(share) = shares.get_mut(lane_of(Some(one.user_id.as_bytes()), self.lanes.len())) {
+                share.push(one);
+            }
+        }
+        let mut answers = BTreeMap::new();
+        for (index, (lane, share)) in self.lanes.iter().zip(shares).enumerate() {
+            let (answer, answered) = oneshot::channel();
+            lane.send(Command::Rebuild(share, answer)).await.map_err(|_| LaneError::Gone)?;
+            answers.insert(index, answered.await.map_err(|_| LaneError::Gone)?);
+        }
+        Ok(answers)
+    }
+
+    /// Empties every cache and index once the lanes are done with what they hold. The epoch must have been cancelled.
     pub async fn reset(&self) -> Result<(), LaneError> {
         for lane in &self.lanes {
             let (answer, waiting) = oneshot::channel();
@@ -145,7 +153,9 @@ struct Lane {
     store: Arc<dyn StateStore>,
     decoder: Decoder,
     applier: Applier,
+    settings: Arc<Settings>,
     cache: StateCache,
+    pending: Pending,
     metrics: Metrics,
     reported: (i64, i64),
 }
@@ -160,7 +170,9 @@ impl Lane {
                 parts.metrics.clone(),
             ),
             applier: Applier::new(parts.codec, Arc::clone(&parts.settings)),
+            settings: Arc::clone(&parts.settings),
             cache: StateCache::new(cache_bytes),
+            pending: Pending::default(),
             metrics: parts.metrics.clone(),
             reported: (0, 0),
         }
@@ -175,7 +187,14 @@ impl Lane {
                 }
                 Command::Reset(answer) => {
                     self.cache.clear();
+                    self.pending.clear();
                     let _ = answer.send(());
+                }
+                Command::Rebuild(waiting, answer) => {
+                    for Waiting { user_id, position, due_ms } in waiting {
+                        self.pending.insert(&user_id, position, due_ms);
+                    }
+                    let _ = answer.send(self.waiting());
                 }
             }
             self.report();
@@ -185,110 +204,225 @@ impl Lane {
     }
 
     async fn work(&mut self, work: LaneWork) -> Result<Slice, LaneError> {
-        let (records, standing) = split(work);
+        let LaneWork { records, standing } = work;
         let mut decoded = Vec::with_capacity(records.len());
         for record in records {
-            decoded.push(
-                self.decoder.decode(record, standing.ownership.partition_count, &standing.epoch).await?,
-            );
+            decoded.push(self.decoder.decode(record, &standing).await?);
         }
-        let corrupt = self.load(&decoded, &standing).await?;
+        // A user's records in their original order, whichever topics they come from (rule P4).
+        decoded.sort_by_key(Decoded::position);
         let mut slice = Slice::default();
+        let unreadable = self.load(&decoded, &standing, &mut slice).await?;
         // Users in order of their ids, so that cells are written sorted by key.
         let mut changed: BTreeMap<String, i32> = BTreeMap::new();
         for record in decoded {
-            let state = match &record.user_id {
-                Some(user_id) if corrupt.contains_key(user_id) => None,
-                Some(user_id) => self.cache.touch(user_id, standing.batch),
-                None => None,
-            };
-            // Only behind another record of the user in this batch: a batch of one record each always gets through.
-            let is_behind = record.user_id.as_ref().is_some_and(|user_id| changed.contains_key(user_id));
-            if is_behind && state.as_ref().is_some_and(|state| self.applier.is_full(state)) {
-                return Err(LaneError::OutboxFull);
-            }
-            let partition = record.record.partition;
-            let (user_id, has_changed) = match state {
-                Some(state) => self.applier.apply(state, record, &standing, &mut slice),
-                None => (self.applier.reject(record, &corrupt, &standing, &mut slice), false),
-            };
-            if let (true, Some(user_id)) = (has_changed, user_id) {
-                changed.insert(user_id, partition);
+            match turn(&record, &self.pending, &unreadable, &standing, &self.settings.retry) {
+                Turn::DeadLetter(verdict) => self.reject(&record, &verdict, &standing, &mut slice),
+                Turn::Skip => {
+                    slice.tally.skipped += 1;
+                    slice.tally.ignored += 1;
+                    slice.tally.timestamps_ms.extend(record.record.timestamp_ms);
+                }
+                Turn::Blocked(due_ms) => self.forward(record, due_ms, &standing, &mut slice),
+                Turn::Park(parking) => self.park(record, parking, &standing, &mut slice),
+                Turn::Apply => self.apply(record, &standing, &mut changed, &mut slice)?,
             }
         }
         self.encode(changed, &standing, &mut slice);
         self.cache.evict(standing.committed_batch);
+        slice.waiting = self.waiting();
         Ok(slice)
     }
 
-    /// Loads every state that the slice needs and the cache lacks, in one go. Cells that do not decode are returned.
+    /// Handles a record with its user's state.
+    fn apply(
+        &mut self,
+        decoded: Decoded,
+        standing: &Standing,
+        changed: &mut BTreeMap<String, i32>,
+        slice: &mut Slice,
+    ) -> Result<(), LaneError> {
+        let Some(user_id) = decoded.user_id.clone() else { return Ok(()) };
+        let Some(state) = self.cache.touch(&user_id, standing.batch) else {
+            // What blocked it has gone with this very batch, too late to load the state: the next turn has it.
+            self.forward(decoded, standing.now_ms, standing, slice);
+            return Ok(());
+        };
+        // Only behind another record of the user in this batch: a batch of one record each always gets through.
+        if changed.contains_key(&user_id) && self.applier.is_full(state) {
+            return Err(LaneError::OutboxFull);
+        }
+        let (partition, is_retry, position) =
+            (decoded.record.partition, decoded.is_retry(), decoded.position());
+        if self.applier.apply(state, &decoded, standing, slice) {
+            changed.insert(user_id.clone(), partition);
+        }
+        if let (true, Some(position)) = (is_retry, position) {
+            self.pending.remove(&user_id, position);
+            slice.tally.unparked += 1;
+        }
+        Ok(())
+    }
+
+    /// A dead letter that no cell records.
+    fn reject(&mut self, decoded: &Decoded, verdict: &Verdict, standing: &Standing, slice: &mut Slice) {
+        slice.tally.timestamps_ms.extend(decoded.timestamp_ms());
+        self.applier.publish_dead_letter(decoded, verdict.bad.code(), &verdict.text, standing, slice);
+        // The key as it stands: what is rejected has no user any more, but the index may have known one.
+        let key = decoded.record.key.as_deref().and_then(|key| std::str::from_utf8(key).ok());
+        if let (true, Some(user_id), Some(position)) = (decoded.is_retry(), key, decoded.position()) {
+            self.pending.remove(user_id, position);
+            slice.tally.unparked += 1;
+        }
+    }
+
+    /// Puts a record behind the one of its user that is due at `blocker_ms`; it uses up no attempt (rule P3).
+    fn forward(&mut self, decoded: Decoded, blocker_ms: i64, standing: &Standing, slice: &mut Slice) {
+        let tier = standing.tiers.of_blocked(blocker_ms.saturating_sub(standing.now_ms));
+        slice.tally.blocked += 1;
+        let Some(origin) = decoded.origin.clone() else { return };
+        let text = "an earlier record of the user waits";
+        self.send_to_tier(&decoded, &origin, tier, text, standing, slice);
+    }
+
+    /// Parks a record that failed, and with it its user.
+    fn park(&mut self, decoded: Decoded, parking: Parking, standing: &Standing, slice: &mut Slice) {
+        let Some(origin) = &decoded.origin else { return };
+        let Parking { code, text, tier, attempt, failures } = parking;
+        *slice.tally.parked.entry(code).or_default() += 1;
+        if code == BadRecord::StateCorrupt.code() {
+            tracing::error!(position = %origin.position, "{text}");
+        }
+        let origin = Origin { attempt, failures, code: Some(code.to_owned()), ..origin.clone() };
+        self.send_to_tier(&decoded, &origin, tier, &text, standing, slice);
+    }
+
+    fn send_to_tier(
+        &mut self,
+        decoded: &Decoded,
+        origin: &Origin,
+        tier: u8,
+        text: &str,
+        standing: &Standing,
+        slice: &mut Slice,
+    ) {
+        let Some(user_id) = &decoded.user_id else { return };
+        let due_ms = standing.tiers.due_ms(tier, standing.now_ms);
+        self.pending.insert(user_id, origin.position, due_ms);
+        let why =
+            Why { code: origin.code.as_deref(), text, campaigns_position: standing.campaigns.position() };
+        let record = outputs::retry(&decoded.record, origin, tier, due_ms, &self.settings, why);
+        slice.outputs.push(record);
+    }
+
+    /// What waits now, for the processor to hold partitions back (rule P8).
+    fn waiting(&self) -> LaneWaiting {
+        LaneWaiting {
+            counts: self.pending.counts().clone(),
+            overfull: self.pending.overfull(self.settings.retry.max_pending_per_user),
+        }
+    }
+
+    /// Loads every state that the slice needs and the cache lacks, in one go. Answers whose could not be had.
     async fn load(
         &mut self,
         decoded: &[Decoded],
         standing: &Standing,
-    ) -> Result<BTreeMap<String, String>, LaneError> {
-        let mut missing: BTreeMap<&str, i32> = BTreeMap::new();
+        slice: &mut Slice,
+    ) -> Result<BTreeMap<String, Unreadable>, LaneError> {
+        let (mut missing, mut unreadable) = (BTreeMap::<&str, i32>::new(), BTreeMap::new());
         for record in decoded {
-            // A verdict that is not recorded needs no state.
-            let needs_state = record.content.as_ref().map_or_else(|verdict| verdict.recorded(), |_| true);
-            if let (true, Some(user_id)) = (needs_state, &record.user_id)
-                && !self.cache.contains(user_id)
-            {
+            let Some(user_id) = &record.user_id else { continue };
+            let is_needed = turn(record, &self.pending, &unreadable, standing, &self.settings.retry) == Turn::Apply;
+            if is_needed && !self.cache.contains(user_id) {
                 missing.insert(user_id, record.record.partition);
             }
         }
-        let mut corrupt = BTreeMap::new();
         if missing.is_empty() {
-            return Ok(corrupt);
+            return Ok(unreadable);
         }
         let users: Vec<&str> = missing.keys().copied().collect();
         let cells = self.load_cells(&users, &standing.epoch).await?;
         self.metrics.state_loads(u64::try_from(users.len()).unwrap_or(u64::MAX));
         for ((user_id, partition), cell) in missing.into_iter().zip(cells) {
-            let state = match cell.map(|bytes| codec::decode(&bytes)) {
-                None => UserState::new(),
-                Some(Ok(mut state)) => {
-                    let committed = standing.committed_offsets.get(&partition).copied().unwrap_or(0);
-                    if let Some(at) = standing.ownership.position(partition, committed) {
-                        state.outbox_mut().drop_behind(partition, at.incarnation, committed);
-                    }
+            let state = match cell.map(|cell| cell.map(|bytes| codec::decode(&bytes))) {
+                Ok(None) => UserState::new(),
+                Ok(Some(Ok(mut state))) => {
+                    slice.tally.outdated += self.prune(user_id, partition, &mut state, standing);
                     state
                 }
                 // Nothing is wrong with the cell: a release that reads it must run.
-                Some(Err(error @ CodecError::Version { .. })) => {
+                Ok(Some(Err(error @ CodecError::Version { .. }))) => {
                     return Err(LaneError::Stopped(StoreError::Refused(error.to_string())));
                 }
-                Some(Err(error)) => {
-                    corrupt.insert(user_id.to_owned(), error.to_string());
+                Ok(Some(Err(error))) => {
+                    unreadable.insert(user_id.to_owned(), Unreadable::Corrupt(error));
+                    continue;
+                }
+                Err(error) => {
+                    unreadable.insert(user_id.to_owned(), Unreadable::Unavailable(error));
                     continue;
                 }
             };
             self.cache.insert(user_id.to_owned(), state, standing.batch);
         }
-        Ok(corrupt)
+        self.begin_anew_where_erased(decoded, &unreadable, standing.batch);
+        Ok(unreadable)
     }
 
+    /// Drops the outbox entries of a state just loaded that have been published (rule S5b). Answers how many belonged to an
+    /// older incarnation of the topic.
+    fn prune(&self, user_id: &str, partition: i32, state: &mut UserState, standing: &Standing) -> u64 {
+        let committed = standing.committed_offsets.get(&Input::events(partition)).copied().unwrap_or(0);
+        let Some(at) = standing.ownership.position(partition, committed) else { return 0 };
+        let is_pending = |position| self.pending.contains(user_id, position);
+        let older = state.outbox_mut().drop_behind(partition, at.incarnation, committed, is_pending);
+        u64::try_from(older).unwrap_or(u64::MAX)
+    }
+
+    /// A user whose cell does not decode and who is erased in this slice begins with an empty state (rule P9).
+    fn begin_anew_where_erased(
+        &mut self,
+        decoded: &[Decoded],
+        unreadable: &BTreeMap<String, Unreadable>,
+        batch: u64,
+    ) {
+        for record in decoded.iter().filter(|record| record.is_erasure()) {
+            if let Some(user_id) = &record.user_id
+                && matches!(unreadable.get(user_id), Some(Unreadable::Corrupt(_)))
+            {
+                self.cache.insert(user_id.clone(), UserState::new(), batch);
+            }
+        }
+    }
+
+    /// The cells of the users. While the store answers nobody at all it is the store that is ill, not a user: then all are
+    /// asked again.
     async fn load_cells(
         &self,
         users: &[&str],
         epoch: &CancellationToken,
-    ) -> Result<Vec<Option<bytes::Bytes>>, LaneError> {
+    ) -> Result<Vec<Result<Option<bytes::Bytes>, StoreError>>, LaneError> {
         let mut backoff = Backoff::default();
         loop {
-            let trouble = tokio::select! {
+            let answers = tokio::select! {
                 biased;
                 () = epoch.cancelled() => return Err(LaneError::Abandoned),
-                answer = self.store.load(users) => match answer {
-                    Ok(cells) => return Ok(cells),
-                    Err(error) => Infrastructure::Store(error),
-                },
+                answers = self.store.load(users) => answers,
             };
-            match (policy(&Failure::Infrastructure(&trouble)), trouble) {
-                (Reaction::Stop, Infrastructure::Store(error)) => return Err(LaneError::Stopped(error)),
-                (_, trouble) => {
+            let refused = answers.iter().find_map(|answer| match answer {
+                Err(error @ StoreError::Refused(_)) => Some(error),
+                _ => None,
+            });
+            if let Some(error) = refused {
+                return Err(LaneError::Stopped(error.clone()));
+            }
+            match answers.iter().find_map(|answer| answer.as_ref().err()) {
+                Some(error) if answers.len() > 1 && answers.iter().all(Result::is_err) => {
                     self.metrics.store_retry(StoreOperation::Load);
-                    backoff.wait(epoch, &trouble).await?;
+                    backoff.wait(epoch, error).await?;
                 }
+                _ => return Ok(answers),
             }
         }
     }
@@ -319,20 +453,8 @@ impl Lane {
     }
 }
 
-fn split(work: LaneWork) -> (Vec<Record>, Standing) {
-    let standing = Standing {
-        batch: work.batch,
-        epoch: work.epoch,
-        campaigns: work.campaigns,
-        now_ms: work.now_ms,
-        committed_batch: work.committed_batch,
-        committed_offsets: work.committed_offsets,
-        ownership: work.ownership,
-    };
-    (work.records, standing)
-}
-
-/// The verdict on a record whose user's cell does not decode.
-pub fn corrupt_cell(error: &str) -> super::decoded::Verdict {
-    super::decoded::Verdict::new(BadRecord::StateCorrupt, format!("the user's cell does not decode: {error}"))
+/// The lane of a key's user; records without a key go to the first.
+pub fn lane_of(key: Option<&[u8]>, lanes: usize) -> usize {
+    let hash = key.map_or(0, xxh3_64);
+    usize::try_from(hash % u64::try_from(lanes.max(1)).unwrap_or(1)).unwrap_or(0)
 }

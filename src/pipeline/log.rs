@@ -5,7 +5,7 @@
 //! implements both over a log of its own.
 
 use std::any::Any;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
@@ -22,10 +22,51 @@ pub struct Header {
     pub value: Option<Bytes>,
 }
 
-/// A record of `events` as it was read.
+/// A topic that the owner of a partition reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum InputTopic {
+    /// `events`.
+    Events,
+    /// `events.retry.<tier>`; tiers count from 1.
+    Retry(u8),
+}
+
+/// A partition of one of the input topics. Whoever owns `events[p]` owns every `events.retry.*[p]` (rule O1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Input {
+    /// The topic.
+    pub topic: InputTopic,
+    /// Partition number, the same for all topics of an owner.
+    pub partition: i32,
+}
+
+impl Input {
+    /// A partition of `events`.
+    pub fn events(partition: i32) -> Input {
+        Input { topic: InputTopic::Events, partition }
+    }
+
+    /// A partition of a retry topic.
+    pub fn retry(tier: u8, partition: i32) -> Input {
+        Input { topic: InputTopic::Retry(tier), partition }
+    }
+}
+
+impl fmt::Display for Input {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.topic {
+            InputTopic::Events => write!(f, "events[{}]", self.partition),
+            InputTopic::Retry(tier) => write!(f, "events.retry.{tier}[{}]", self.partition),
+        }
+    }
+}
+
+/// A record of an input topic as it was read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Record {
-    /// Partition of `events`.
+    /// Topic it was read from.
+    pub topic: InputTopic,
+    /// Partition of the topic; for a retry record also the partition of `events` that it came from.
     pub partition: i32,
     /// Offset in the partition.
     pub offset: i64,
@@ -50,15 +91,23 @@ impl fmt::Debug for GroupToken {
     }
 }
 
+impl Record {
+    /// Where it was read.
+    pub fn input(&self) -> Input {
+        Input { topic: self.topic, partition: self.partition }
+    }
+}
+
 /// First hop: a contiguous range of offsets per assigned partition, and the group metadata it may commit with.
 #[derive(Debug)]
 pub struct Fetched {
     /// Epoch the records were read in; a batch of an older epoch is dropped.
     pub epoch: u64,
-    /// Records, in offset order within a partition.
+    /// Records, in offset order within a partition. Of a retry partition only records that are due
+    /// ([`super::parking::due`]); the first one that is not ends the range.
     pub records: Vec<Record>,
     /// Next offset to read per partition of the batch: what the batch commits.
-    pub next_offsets: BTreeMap<i32, i64>,
+    pub next_offsets: BTreeMap<Input, i64>,
     /// What the batch commits with, never anything newer.
     pub group: GroupToken,
     /// Whether the batch closed because it was full, not because the processor was idle.
@@ -83,6 +132,8 @@ pub enum Signal {
     Assigned {
         /// Partitions of `events`, ascending.
         partitions: Vec<i32>,
+        /// Tiers whose partitions of the same numbers are assigned with them, from 1 to this; 0 without retry topics.
+        tiers: u8,
     },
     /// The partitions are being taken away; the group waits for `done`.
     Revoked {
@@ -117,6 +168,8 @@ pub struct LogIdentity {
     pub cluster_id: String,
     /// Number of partitions of `events`.
     pub partition_count: i32,
+    /// Retry topics that exist now, from fresh metadata: tiers 1 to this, each with as many partitions as `events`.
+    pub tiers: u8,
 }
 
 /// A failure of the log.
@@ -146,6 +199,14 @@ pub trait EventLog: Send + 'static {
     /// Stops the flow of records until the next [`EventLog::start`]; polling goes on. Returns at once.
     fn halt(&mut self);
 
+    /// Holds back the records of these partitions of `events`, and of no others; retry partitions flow on (rule P8).
+    /// Counts until it is said again or the next [`EventLog::start`]. Returns at once.
+    fn hold(&mut self, partitions: BTreeSet<i32>);
+
+    /// Leaves the group and joins it again, so that a retry topic that is new to this member is assigned (rule O8).
+    /// Returns at once; a revocation and an assignment follow.
+    fn rejoin(&mut self);
+
     /// The group metadata as of now, for a commit of offsets without records.
     fn group(&self) -> Result<GroupToken, LogError>;
 
@@ -157,7 +218,15 @@ pub trait EventLog: Send + 'static {
 #[async_trait]
 pub trait StandReader: Send + Sync {
     /// Stable committed offsets and watermarks of the partitions.
-    async fn stands(&self, partitions: &[i32]) -> Result<BTreeMap<i32, PartitionStand>, LogError>;
+    async fn stands(&self, inputs: &[Input]) -> Result<BTreeMap<Input, PartitionStand>, LogError>;
+
+    /// What waits in retry partitions: every committed record from the given offset to the high watermark as of now, in
+    /// offset order, without its value. Read under read_committed until the POSITION reaches the watermark taken with
+    /// read_uncommitted (rule O2); [`LogError::Unavailable`] names the partition where a transaction hangs.
+    async fn waiting(&self, from: &BTreeMap<Input, i64>) -> Result<Vec<Record>, LogError>;
+
+    /// Deletes what was consumed: the records of retry partitions below the given offsets (rule P7).
+    async fn delete_consumed(&self, below: &BTreeMap<Input, i64>) -> Result<(), LogError>;
 
     /// Identity of the log.
     async fn identity(&self) -> Result<LogIdentity, LogError>;
@@ -169,7 +238,7 @@ pub struct Start {
     /// Tag of the batches to come.
     pub epoch: u64,
     /// Next offset to read per partition.
-    pub next_offsets: BTreeMap<i32, i64>,
+    pub next_offsets: BTreeMap<Input, i64>,
     /// A smaller bound of records per user and batch than the configured one (rule S9).
     pub max_records_per_user: Option<usize>,
     /// A smaller bound of records per batch than the configured one, while batches fail (rule S9).
@@ -185,6 +254,8 @@ pub enum OutputTopic {
     Activity,
     /// `events.dlq`.
     DeadLetters,
+    /// `events.retry.<tier>`.
+    Retry(u8),
 }
 
 /// A record to be written in the batch's transaction.
@@ -207,8 +278,8 @@ pub struct OutputRecord {
 pub struct Transaction {
     /// Records, in the order they must appear within a partition.
     pub records: Vec<OutputRecord>,
-    /// Next offset to read per partition of `events`.
-    pub next_offsets: BTreeMap<i32, i64>,
+    /// Next offset to read per input partition.
+    pub next_offsets: BTreeMap<Input, i64>,
     /// Metadata to commit with.
     pub group: GroupToken,
 }

@@ -16,13 +16,17 @@ pub mod committed;
 pub mod decided;
 pub mod decoded;
 pub mod failure;
+pub mod housekeeping;
 pub mod lane;
 pub mod log;
 pub mod outputs;
 pub mod owner;
 pub mod ownership;
+pub mod parking;
 pub mod processor;
 pub mod settings;
+pub mod turn;
+pub mod watermarks;
 
 #[cfg(test)]
 mod tests;

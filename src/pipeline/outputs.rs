@@ -4,15 +4,17 @@
 
 use bytes::Bytes;
 
-use super::log::{Header, OutputRecord, OutputTopic, Record};
+use super::log::{Header, InputTopic, OutputRecord, OutputTopic, Record};
+use super::parking::Origin;
+use super::settings::Settings;
 use crate::decision::Outcome;
 use crate::schema::wire;
 
 /// Longest trace context that is passed on; version 00 of the W3C format has 55 characters.
 const MAX_TRACEPARENT_BYTES: usize = 256;
-/// Largest value of a dead letter. The brokers' limit holds for compressed batches, so a record may be larger than the
-/// limit of `events` suggests; the dead letter topic takes 16 MiB.
-const MAX_DEAD_LETTER_BYTES: usize = 15 * 1024 * 1024;
+/// Largest value that is carried to a retry topic or the dead letter topic. The brokers' limit holds for compressed
+/// batches, so a record may be larger than the limit of `events` suggests; our topics take 16 MiB.
+const MAX_CARRIED_BYTES: usize = 15 * 1024 * 1024;
 
 /// Names of our headers. Believed only on topics that we write.
 pub mod header {
@@ -39,20 +41,20 @@ pub mod header {
     pub const VALUE_OMITTED: &str = "campaignd.value.omitted";
     /// Offset of the newest campaign record that was live.
     pub const CAMPAIGNS_POSITION: &str = "campaignd.campaigns.position";
+    /// Incarnation of the topic that the original offset belongs to.
+    pub const ORIGINAL_INCARNATION: &str = "campaignd.original.incarnation";
+    /// Attempts of a retry record that failed by its own fault; they run out.
+    pub const ATTEMPT: &str = "campaignd.retry.attempt";
+    /// All attempts of a retry record that failed; they choose its tier.
+    pub const FAILURES: &str = "campaignd.retry.failures";
+    /// When a retry record is due, ms since the Unix epoch.
+    pub const DUE: &str = "campaignd.retry.due";
     /// Prefix of all of ours but `outcome`.
     pub const PREFIX: &str = "campaignd.";
 }
 
 fn text(name: &str, value: impl Into<String>) -> Header {
     Header { name: name.to_owned(), value: Some(Bytes::from(value.into())) }
-}
-
-fn outcome_text(outcome: Outcome) -> &'static str {
-    match outcome {
-        Outcome::Allow => "allow",
-        Outcome::Suppress => "suppress",
-        Outcome::Holdout => "holdout",
-    }
 }
 
 /// The trace context, unless it is longer than one can be: a producer must not make our records too large.
@@ -63,7 +65,7 @@ fn trace_context(record: &Record) -> Option<Header> {
 
 /// A decision's record.
 pub fn decision(record: &Record, outcome: Outcome, bytes: Bytes) -> OutputRecord {
-    let mut headers = vec![text(header::OUTCOME, outcome_text(outcome))];
+    let mut headers = vec![text(header::OUTCOME, outcome.as_str())];
     headers.extend(trace_context(record));
     OutputRecord {
         topic: OutputTopic::Decisions,
@@ -85,30 +87,31 @@ pub fn activity(record: &Record, bytes: Bytes) -> OutputRecord {
     }
 }
 
+/// Why a record goes to another topic of ours.
+#[derive(Clone, Copy, Debug)]
+pub struct Why<'a> {
+    /// Stable error code; `None` for a record that only waits behind another one.
+    pub code: Option<&'a str>,
+    /// Bounded text.
+    pub text: &'a str,
+    /// Offset of the newest campaign record that was live.
+    pub campaigns_position: i64,
+}
+
 /// A dead letter: the record itself, and why. A header of ours that the producer forged is left out, so that each of
-/// ours is there once.
-pub fn dead_letter(
-    record: &Record,
-    events_topic: &str,
-    code: &str,
-    reason: &str,
-    campaigns_position: i64,
-) -> OutputRecord {
-    let mut headers: Vec<Header> =
-        record.headers.iter().filter(|h| !h.name.starts_with(header::PREFIX)).cloned().collect();
-    headers.push(text(header::ORIGINAL_TOPIC, events_topic));
-    headers.push(text(header::ORIGINAL_PARTITION, record.partition.to_string()));
-    headers.push(text(header::ORIGINAL_OFFSET, record.offset.to_string()));
-    if let Some(timestamp_ms) = record.timestamp_ms {
-        headers.push(text(header::ORIGINAL_TIMESTAMP, timestamp_ms.to_string()));
+/// ours is there once. Without an origin the record is named by where it was read.
+pub fn dead_letter(record: &Record, origin: Option<&Origin>, topics: &Settings, why: Why<'_>) -> OutputRecord {
+    let mut headers = foreign(record);
+    match (origin, record.topic) {
+        (Some(origin), _) => headers.extend(place(origin, &topics.events_topic)),
+        (None, InputTopic::Retry(tier)) => {
+            let topic = format!("{}.{tier}", topics.retry.topic);
+            headers.extend(read_at(record, topic));
+        }
+        (None, InputTopic::Events) => headers.extend(read_at(record, topics.events_topic.clone())),
     }
-    headers.push(text(header::ERROR_CODE, code));
-    headers.push(text(header::ERROR_TEXT, reason));
-    if let Some(Ok((id, _))) = record.value.as_deref().map(wire::split) {
-        headers.push(text(header::SCHEMA_ID, id.to_string()));
-    }
-    headers.push(text(header::CAMPAIGNS_POSITION, campaigns_position.to_string()));
-    let value = record.value.clone().filter(|value| value.len() <= MAX_DEAD_LETTER_BYTES);
+    headers.extend(reasons(record, why));
+    let value = record.value.clone().filter(|value| value.len() <= MAX_CARRIED_BYTES);
     if let (None, Some(omitted)) = (&value, &record.value) {
         headers.push(text(header::VALUE_OMITTED, omitted.len().to_string()));
     }
@@ -121,9 +124,75 @@ pub fn dead_letter(
     }
 }
 
+/// A record that waits in `tier` until `due_ms`, for the partition number that it came from (rule P10).
+pub fn retry(record: &Record, origin: &Origin, tier: u8, due_ms: i64, topics: &Settings, why: Why<'_>) -> OutputRecord {
+    let mut headers = foreign(record);
+    headers.extend(place(origin, &topics.events_topic));
+    headers.push(text(header::ORIGINAL_INCARNATION, origin.position.incarnation.to_string()));
+    headers.push(text(header::ATTEMPT, origin.attempt.to_string()));
+    headers.push(text(header::FAILURES, origin.failures.to_string()));
+    headers.push(text(header::DUE, due_ms.to_string()));
+    headers.extend(reasons(record, why));
+    OutputRecord {
+        topic: OutputTopic::Retry(tier),
+        partition: record.partition,
+        key: record.key.clone(),
+        value: record.value.clone(),
+        headers,
+    }
+}
+
+/// Whether a retry topic takes the record.
+pub fn can_be_parked(record: &Record) -> bool {
+    record.value.as_ref().is_none_or(|value| value.len() <= MAX_CARRIED_BYTES)
+}
+
+/// The producer's own headers.
+fn foreign(record: &Record) -> Vec<Header> {
+    record.headers.iter().filter(|h| !h.name.starts_with(header::PREFIX)).cloned().collect()
+}
+
+/// Where the record stood on `events`.
+fn place(origin: &Origin, events_topic: &str) -> impl Iterator<Item = Header> {
+    let timestamp = origin.timestamp_ms.map(|ms| text(header::ORIGINAL_TIMESTAMP, ms.to_string()));
+    [
+        text(header::ORIGINAL_TOPIC, events_topic),
+        text(header::ORIGINAL_PARTITION, origin.position.partition.to_string()),
+        text(header::ORIGINAL_OFFSET, origin.position.offset.to_string()),
+    ]
+    .into_iter()
+    .chain(timestamp)
+}
+
+fn read_at(record: &Record, topic: String) -> impl Iterator<Item = Header> {
+    let timestamp = record.timestamp_ms.map(|ms| text(header::ORIGINAL_TIMESTAMP, ms.to_string()));
+    [
+        text(header::ORIGINAL_TOPIC, topic),
+        text(header::ORIGINAL_PARTITION, record.partition.to_string()),
+        text(header::ORIGINAL_OFFSET, record.offset.to_string()),
+    ]
+    .into_iter()
+    .chain(timestamp)
+}
+
+fn reasons(record: &Record, why: Why<'_>) -> impl Iterator<Item = Header> {
+    let code = why.code.map(|code| text(header::ERROR_CODE, code));
+    let reason = text(header::ERROR_TEXT, why.text);
+    let schema = record
+        .value
+        .as_deref()
+        .and_then(|value| wire::split(value).ok())
+        .map(|(id, _)| text(header::SCHEMA_ID, id.to_string()));
+    let position = text(header::CAMPAIGNS_POSITION, why.campaigns_position.to_string());
+    code.into_iter().chain([reason]).chain(schema).chain([position])
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::partitioner::Partitioner;
+    use crate::pipeline::tests::settings;
+    use crate::position::Position;
 
     #[test]
     fn a_dead_letter_is_the_record_with_our_headers_once() {
@@ -132,6 +201,7 @@ mod tests {
             value: Some(Bytes::from_static(value)),
         };
         let record = Record {
+            topic: InputTopic::Events,
             partition: 4,
             offset: 17,
             timestamp_ms: Some(1_000),
@@ -143,7 +213,10 @@ mod tests {
                 Header { name: "null".into(), value: None },
             ],
         };
-        let dead = dead_letter(&record, "events", "bad_avro", "why", 12);
+        let origin = Origin::of_event(Position { incarnation: 0, partition: 4, offset: 17 }, Some(1_000));
+        let settings = settings(Partitioner::Murmur2);
+        let why = Why { code: Some("bad_avro"), text: "why", campaigns_position: 12 };
+        let dead = dead_letter(&record, Some(&origin), &settings, why);
         assert_eq!((dead.partition, &dead.key, &dead.value), (4, &record.key, &record.value));
         let headers: Vec<(String, Option<String>)> = dead
             .headers
@@ -170,7 +243,8 @@ mod tests {
 
     fn record(headers: Vec<Header>, value: Vec<u8>) -> Record {
         let key = Some(Bytes::from_static(b"ada"));
-        Record { partition: 0, offset: 0, timestamp_ms: None, key, value: Some(Bytes::from(value)), headers }
+        let (topic, value) = (InputTopic::Events, Some(Bytes::from(value)));
+        Record { topic, partition: 0, offset: 0, timestamp_ms: None, key, value, headers }
     }
 
     #[test]
@@ -190,14 +264,16 @@ mod tests {
     #[test]
     fn a_value_that_no_topic_would_take_is_left_out_and_said_so() {
         let is_omitted = |length: usize| {
-            let dead = dead_letter(&record(Vec::new(), vec![0; length]), "events", "too_large", "why", 0);
+            let why = Why { code: Some("too_large"), text: "why", campaigns_position: 0 };
+            let settings = settings(Partitioner::Murmur2);
+            let dead = dead_letter(&record(Vec::new(), vec![0; length]), None, &settings, why);
             let is_said = dead.headers.iter().any(|h| {
                 h.name == header::VALUE_OMITTED && h.value.as_deref() == Some(length.to_string().as_bytes())
             });
             assert_eq!(dead.value.is_none(), is_said);
             is_said
         };
-        assert!(!is_omitted(MAX_DEAD_LETTER_BYTES));
-        assert!(is_omitted(MAX_DEAD_LETTER_BYTES + 1));
+        assert!(!is_omitted(MAX_CARRIED_BYTES));
+        assert!(is_omitted(MAX_CARRIED_BYTES + 1));
     }
 }

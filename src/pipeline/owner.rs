@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::stream::{self, StreamExt, TryStreamExt};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -16,9 +17,11 @@ use super::clock::Clock;
 use super::decoded::Abandoned;
 use super::failure::{Failure, Infrastructure, Reaction, policy};
 use super::log::{
-    CommitError, EventOutput, GroupToken, LogError, LogIdentity, PartitionStand, StandReader, Transaction,
+    CommitError, EventOutput, GroupToken, Input, InputTopic, LogError, LogIdentity, PartitionStand, StandReader,
+    Transaction,
 };
-use super::ownership::{OwnedPartition, Ownership};
+use super::ownership::{Assigned, OwnedPartition, Ownership};
+use super::parking::Waiting;
 use crate::store::{FenceRow, StateStore, StoreError};
 use crate::telemetry::metrics::{Metrics, StoreOperation};
 
@@ -27,6 +30,12 @@ const FENCE_STEP_US: i64 = 1_000_000;
 /// How often a fence that somebody else took first is tried again; each loss means that the group gave the partition
 /// to another member, whose end we learn of by polling.
 const FENCE_ATTEMPTS: u32 = 10;
+
+/// Fence rows read or replaced at a time.
+const ROWS_AT_ONCE: usize = 16;
+/// Largest difference between our clock and the database's, ms: fences are times, and one in the future would have to
+/// be outlived by the next owner's (rule F3).
+const MAX_CLOCK_DIFFERENCE_MS: i64 = 5_000;
 
 /// Why partitions could not be taken.
 #[derive(Debug, thiserror::Error)]
@@ -40,6 +49,9 @@ pub enum TakeError {
     /// Another owner holds the partition: we are the zombie.
     #[error("another instance owns {0}")]
     Zombie(String),
+    /// A retry topic is there that was not when the partitions were assigned (rule O8).
+    #[error("a retry topic is new")]
+    NewTier,
     /// The commit of the offsets did not get through.
     #[error(transparent)]
     Commit(#[from] CommitError),
@@ -56,8 +68,14 @@ impl From<Abandoned> for TakeError {
 pub struct Taken {
     /// Fences and counts.
     pub ownership: Arc<Ownership>,
-    /// Next offset to read per partition.
-    pub next_offsets: BTreeMap<i32, i64>,
+    /// Next offset to read per input partition.
+    pub next_offsets: BTreeMap<Input, i64>,
+    /// What waits in the retry topics.
+    pub waiting: Vec<Waiting>,
+    /// End of each partition of `events`, taken after our transaction was settled (rule K2).
+    pub ends: BTreeMap<i32, i64>,
+    /// Whether the fences have just been taken from another owner.
+    pub fenced: bool,
 }
 
 /// Everything that taking needs.
@@ -82,32 +100,49 @@ impl Owner {
     /// A new assignment: takes every fence and commits every offset (rule O3).
     pub async fn take(
         &self,
-        partitions: Vec<i32>,
+        assigned: Assigned,
         group: GroupToken,
         batch: u64,
         epoch: CancellationToken,
     ) -> Result<Taken, TakeError> {
         self.settle(&epoch).await?;
         let identity = self.identity(&epoch).await?;
-        let stands = self.stands(&partitions, &epoch).await?;
-        for (partition, stand) in &stands {
-            if let Some(row) = self.read_row(*partition, &epoch).await? {
-                self.check_identity(*partition, &row, &identity)?;
-                self.check(*partition, &row, *stand)?;
+        if identity.tiers > assigned.tiers {
+            return Err(TakeError::NewTier);
+        }
+        self.check_clock(&epoch).await?;
+        let stands = self.stands(&assigned.inputs(), &epoch).await?;
+        let rows = self.rows(&assigned.partitions, &epoch).await?;
+        for (partition, row) in &rows {
+            if let Some(row) = row {
+                self.check_identity(*partition, row, &identity)?;
+                self.check(*partition, row, &stands)?;
             }
         }
         // Committed before any fence is moved: it proves that the group still counts us in, so that a member that wakes up
         // late takes no fence from the owner after it.
         let next_offsets = next_offsets(&stands);
         self.commit_offsets(&next_offsets, group).await?;
-        let mut owned = BTreeMap::new();
-        for (partition, stand) in &stands {
-            let row = self.fence(*partition, &identity, *stand, &epoch).await?;
-            owned.insert(*partition, OwnedPartition { row, since_batch: batch });
-        }
-        let ownership = Ownership { partition_count: identity.partition_count, partitions: owned };
+        let fences = rows.into_iter().map(|(partition, row)| {
+            let (identity, stands, epoch) = (&identity, &stands, &epoch);
+            async move {
+                let row = self.fence(partition, row, identity, stands, epoch).await?;
+                Ok::<_, TakeError>((partition, row))
+            }
+        });
+        let fenced: Vec<(i32, FenceRow)> = stream::iter(fences).buffered(ROWS_AT_ONCE).try_collect().await?;
+        let partitions =
+            fenced.into_iter().map(|(partition, row)| (partition, OwnedPartition { row, since_batch: batch }));
+        let ownership = Ownership {
+            partition_count: identity.partition_count,
+            tiers: assigned.tiers,
+            partitions: partitions.collect(),
+        };
+        // Read after the fences: what another owner still parks is refused from here on, by its old generation.
+        let waiting = self.waiting(&next_offsets, &epoch).await?;
+        let ends = ends(&self.stands(&events_of(&ownership), &epoch).await?);
         self.catch_up(&epoch).await?;
-        Ok(Taken { ownership: Arc::new(ownership), next_offsets })
+        Ok(Taken { ownership: Arc::new(ownership), next_offsets, waiting, ends, fenced: true })
     }
 
     /// A rewind after `delay`: the fences stay, the offsets come from the broker, not from what we believe (rule W1).
@@ -123,15 +158,15 @@ impl Owner {
             () = tokio::time::sleep(delay) => {}
         }
         self.settle(&epoch).await?;
-        let partitions: Vec<i32> = ownership.partitions.keys().copied().collect();
-        let stands = self.stands(&partitions, &epoch).await?;
+        let stands = self.stands(&ownership.inputs(), &epoch).await?;
         for (partition, owned) in &ownership.partitions {
-            if let Some(stand) = stands.get(partition) {
-                self.check(*partition, &owned.row, *stand)?;
-            }
+            self.check(*partition, &owned.row, &stands)?;
         }
+        let next_offsets = next_offsets(&stands);
+        let waiting = self.waiting(&next_offsets, &epoch).await?;
         self.catch_up(&epoch).await?;
-        Ok(Taken { ownership, next_offsets: next_offsets(&stands) })
+        let ends = ends(&stands);
+        Ok(Taken { ownership, next_offsets, waiting, ends, fenced: false })
     }
 
     /// Takes the fences again under our own token, notes the committed offsets in the rows and commits them again:
@@ -143,16 +178,16 @@ impl Owner {
         batch: u64,
         epoch: CancellationToken,
     ) -> Result<Taken, TakeError> {
-        let partitions: Vec<i32> = ownership.partitions.keys().copied().collect();
-        let stands = self.stands(&partitions, &epoch).await?;
+        if self.identity(&epoch).await?.tiers > ownership.tiers {
+            return Err(TakeError::NewTier);
+        }
+        let stands = self.stands(&ownership.inputs(), &epoch).await?;
         let mut renewed = Ownership::clone(&ownership);
         for (partition, owned) in &mut renewed.partitions {
-            let committed = stands.get(partition).and_then(|stand| stand.committed);
             let next = FenceRow {
                 fence_us: self.fence_after(owned.row.fence_us),
                 token: Uuid::new_v4(),
-                committed_offset: committed.or(owned.row.committed_offset),
-                ..owned.row.clone()
+                ..noted(owned.row.clone(), *partition, &stands)
             };
             if !self.replace(*partition, Some(&owned.row), &next, &epoch).await? {
                 return Err(TakeError::Zombie(format!("{}[{partition}]", self.topic)));
@@ -161,7 +196,69 @@ impl Owner {
         }
         let next_offsets = next_offsets(&stands);
         self.commit_offsets(&next_offsets, group).await?;
-        Ok(Taken { ownership: Arc::new(renewed), next_offsets })
+        let waiting = self.waiting(&next_offsets, &epoch).await?;
+        let ends = ends(&stands);
+        Ok(Taken { ownership: Arc::new(renewed), next_offsets, waiting, ends, fenced: false })
+    }
+
+    /// The ends of the partitions of `events` as of now.
+    pub async fn ends(
+        &self,
+        ownership: Arc<Ownership>,
+        epoch: CancellationToken,
+    ) -> Result<BTreeMap<i32, i64>, TakeError> {
+        Ok(ends(&self.stands(&events_of(&ownership), &epoch).await?))
+    }
+
+    /// Everything that waits in the retry partitions from these offsets on.
+    async fn waiting(
+        &self,
+        next_offsets: &BTreeMap<Input, i64>,
+        epoch: &CancellationToken,
+    ) -> Result<Vec<Waiting>, TakeError> {
+        let from: BTreeMap<Input, i64> = next_offsets
+            .iter()
+            .filter(|(input, _)| input.topic != InputTopic::Events)
+            .map(|(input, offset)| (*input, *offset))
+            .collect();
+        if from.is_empty() {
+            return Ok(Vec::new());
+        }
+        let records = self.until_available(epoch, || self.stands.waiting(&from)).await?;
+        Ok(records.iter().filter_map(|record| Waiting::of(record, &self.topic)).collect())
+    }
+
+    /// An instance whose clock is wrong would take fences that the next owner cannot pass (rule F3).
+    async fn check_clock(&self, epoch: &CancellationToken) -> Result<(), TakeError> {
+        let mut backoff = Backoff::default();
+        let (before_ms, answer, after_ms) = loop {
+            let before_ms = self.clock.now_ms();
+            match self.store.clock_ms().await {
+                Ok(answer) => break (before_ms, answer, self.clock.now_ms()),
+                Err(error) => self.wait_for_store(error, &mut backoff, epoch).await?,
+            }
+        };
+        let Some(theirs_ms) = answer else { return Ok(()) };
+        // Between the two readings of ours the database's clock was read.
+        let apart_ms = (before_ms.saturating_sub(theirs_ms)).max(theirs_ms.saturating_sub(after_ms));
+        if apart_ms <= MAX_CLOCK_DIFFERENCE_MS {
+            return Ok(());
+        }
+        Err(TakeError::Refused(format!(
+            "this machine's clock and the database's are {apart_ms} ms apart, allowed are {MAX_CLOCK_DIFFERENCE_MS}; \
+             synchronize them (NTP) and start again"
+        )))
+    }
+
+    /// The fence rows that stand.
+    async fn rows(
+        &self,
+        partitions: &[i32],
+        epoch: &CancellationToken,
+    ) -> Result<Vec<(i32, Option<FenceRow>)>, TakeError> {
+        let read = async |partition: i32| Ok::<_, TakeError>((partition, self.read_row(partition, epoch).await?));
+        let reads: Vec<_> = partitions.iter().map(|partition| read(*partition)).collect();
+        stream::iter(reads).buffered(ROWS_AT_ONCE).try_collect().await
     }
 
     async fn settle(&self, epoch: &CancellationToken) -> Result<(), TakeError> {
@@ -174,10 +271,10 @@ impl Owner {
 
     async fn stands(
         &self,
-        partitions: &[i32],
+        inputs: &[Input],
         epoch: &CancellationToken,
-    ) -> Result<BTreeMap<i32, PartitionStand>, TakeError> {
-        self.until_available(epoch, || self.stands.stands(partitions)).await
+    ) -> Result<BTreeMap<Input, PartitionStand>, TakeError> {
+        self.until_available(epoch, || self.stands.stands(inputs)).await
     }
 
     async fn catch_up(&self, epoch: &CancellationToken) -> Result<(), TakeError> {
@@ -207,30 +304,33 @@ impl Owner {
         }
     }
 
-    /// Checks the row that stands and replaces it by ours.
+    /// Replaces the row that stood when it was checked by ours; another one that stands there by now is checked first.
     async fn fence(
         &self,
         partition: i32,
+        mut row: Option<FenceRow>,
         identity: &LogIdentity,
-        stand: PartitionStand,
+        stands: &BTreeMap<Input, PartitionStand>,
         epoch: &CancellationToken,
     ) -> Result<FenceRow, TakeError> {
         for _ in 0..FENCE_ATTEMPTS {
-            let row = self.read_row(partition, epoch).await?;
-            if let Some(row) = &row {
-                self.check_identity(partition, row, identity)?;
-                self.check(partition, row, stand)?;
-            }
-            let next = FenceRow {
+            let ours = FenceRow {
                 fence_us: self.fence_after(row.as_ref().map_or(0, |row| row.fence_us)),
                 token: Uuid::new_v4(),
                 cluster_id: identity.cluster_id.clone(),
                 partition_count: identity.partition_count,
                 incarnation: row.as_ref().map_or(0, |row| row.incarnation),
-                committed_offset: stand.committed.or(row.as_ref().and_then(|row| row.committed_offset)),
+                committed_offset: row.as_ref().and_then(|row| row.committed_offset),
+                retry_offsets: row.as_ref().map(|row| row.retry_offsets.clone()).unwrap_or_default(),
             };
-            if self.replace(partition, row.as_ref(), &next, epoch).await? {
-                return Ok(next);
+            let ours = noted(ours, partition, stands);
+            if self.replace(partition, row.as_ref(), &ours, epoch).await? {
+                return Ok(ours);
+            }
+            row = self.read_row(partition, epoch).await?;
+            if let Some(row) = &row {
+                self.check_identity(partition, row, identity)?;
+                self.check(partition, row, stands)?;
             }
         }
         Err(TakeError::Zombie(format!("{}[{partition}]", self.topic)))
@@ -294,7 +394,7 @@ impl Owner {
 
     async fn commit_offsets(
         &self,
-        next_offsets: &BTreeMap<i32, i64>,
+        next_offsets: &BTreeMap<Input, i64>,
         group: GroupToken,
     ) -> Result<(), TakeError> {
         let transaction = Transaction { records: Vec::new(), next_offsets: next_offsets.clone(), group };
@@ -326,36 +426,78 @@ impl Owner {
         Ok(())
     }
 
-    /// The committed offset must be there, and inside the log.
-    fn check(&self, partition: i32, row: &FenceRow, stand: PartitionStand) -> Result<(), TakeError> {
-        let topic = &self.topic;
-        let trouble = match (row.committed_offset, stand.committed) {
-            (Some(known), None) => format!(
-                "the group has no committed offset but had committed {known}: the offsets have expired or the group \
-                 was deleted; reset the group's offset to {known}"
-            ),
-            (_, Some(committed)) if stand.end < committed => format!(
-                "the log ends at {} but the group had committed {committed}: the topic was recreated or truncated; \
-                 restore it, or begin with an empty keyspace",
-                stand.end
-            ),
-            (Some(known), _) if stand.end < known => format!(
-                "the log ends at {} but the group had committed {known}: the topic was recreated or truncated; \
-                 restore it, or begin with an empty keyspace",
-                stand.end
-            ),
-            (_, Some(committed)) if committed < stand.start => format!(
-                "the committed offset {committed} is no longer in the log, which begins at {}: events were deleted \
-                 before they were handled; reset the group's offset to {} to accept the loss, and lengthen retention",
-                stand.start, stand.start
-            ),
-            _ => return Ok(()),
-        };
-        Err(TakeError::Refused(format!("{topic}[{partition}]: {trouble}")))
+    /// Of `events` and of each retry topic the committed offset must be there, and inside the log.
+    fn check(
+        &self,
+        partition: i32,
+        row: &FenceRow,
+        stands: &BTreeMap<Input, PartitionStand>,
+    ) -> Result<(), TakeError> {
+        for (input, stand) in stands.iter().filter(|(input, _)| input.partition == partition) {
+            let (known, topic) = match input.topic {
+                InputTopic::Events => (row.committed_offset, self.topic.clone()),
+                InputTopic::Retry(tier) => {
+                    (row.retry_offsets.get(&tier).copied(), format!("retry topic {tier}"))
+                }
+            };
+            if let Some(trouble) = trouble(known, *stand) {
+                return Err(TakeError::Refused(format!("{topic}[{partition}]: {trouble}")));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What is wrong with where a partition stands, given what the group had committed when it was last noted.
+fn trouble(known: Option<i64>, stand: PartitionStand) -> Option<String> {
+    match (known, stand.committed) {
+        (Some(known), None) => Some(format!(
+            "the group has no committed offset but had committed {known}: the offsets have expired or the group was \
+             deleted; reset the group's offset to {known}"
+        )),
+        (_, Some(committed)) if stand.end < committed => Some(format!(
+            "the log ends at {} but the group had committed {committed}: the topic was recreated or truncated; restore \
+             it, or begin with an empty keyspace",
+            stand.end
+        )),
+        (Some(known), _) if stand.end < known => Some(format!(
+            "the log ends at {} but the group had committed {known}: the topic was recreated or truncated; restore it, \
+             or begin with an empty keyspace",
+            stand.end
+        )),
+        (_, Some(committed)) if committed < stand.start => Some(format!(
+            "the committed offset {committed} is no longer in the log, which begins at {}: records were deleted before \
+             they were handled; reset the group's offset to {} to accept the loss, and lengthen retention",
+            stand.start, stand.start
+        )),
+        _ => None,
     }
 }
 
 /// Where to read on: the committed offset, or the start of the log for a group that never committed.
-fn next_offsets(stands: &BTreeMap<i32, PartitionStand>) -> BTreeMap<i32, i64> {
-    stands.iter().map(|(partition, stand)| (*partition, stand.committed.unwrap_or(stand.start))).collect()
+fn next_offsets(stands: &BTreeMap<Input, PartitionStand>) -> BTreeMap<Input, i64> {
+    stands.iter().map(|(input, stand)| (*input, stand.committed.unwrap_or(stand.start))).collect()
+}
+
+/// The ends of the partitions of `events`.
+fn ends(stands: &BTreeMap<Input, PartitionStand>) -> BTreeMap<i32, i64> {
+    let events = stands.iter().filter(|(input, _)| input.topic == InputTopic::Events);
+    events.map(|(input, stand)| (input.partition, stand.end)).collect()
+}
+
+fn events_of(ownership: &Ownership) -> Vec<Input> {
+    ownership.partitions.keys().map(|partition| Input::events(*partition)).collect()
+}
+
+/// The row with what is committed now; what is not keeps what was noted before (rule O3).
+fn noted(row: FenceRow, partition: i32, stands: &BTreeMap<Input, PartitionStand>) -> FenceRow {
+    let committed = |input: &Input| stands.get(input).and_then(|stand| stand.committed);
+    let mut retry_offsets = row.retry_offsets;
+    for input in stands.keys().filter(|input| input.partition == partition) {
+        if let (InputTopic::Retry(tier), Some(offset)) = (input.topic, committed(input)) {
+            retry_offsets.insert(tier, offset);
+        }
+    }
+    let committed_offset = committed(&Input::events(partition)).or(row.committed_offset);
+    FenceRow { committed_offset, retry_offsets, ..row }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::log::Input;
 use crate::position::Position;
 use crate::store::FenceRow;
 
@@ -18,11 +19,34 @@ pub struct OwnedPartition {
     pub since_batch: u64,
 }
 
+/// What the group gave us.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Assigned {
+    /// Partitions of `events`.
+    pub partitions: Vec<i32>,
+    /// Retry topics whose partitions of the same numbers come with them, from 1 to this.
+    pub tiers: u8,
+}
+
+impl Assigned {
+    /// All input partitions.
+    pub fn inputs(&self) -> Vec<Input> {
+        self.partitions.iter().flat_map(|partition| inputs_of(*partition, self.tiers)).collect()
+    }
+}
+
+/// A partition of `events` and those of the retry topics that belong to it.
+fn inputs_of(partition: i32, tiers: u8) -> impl Iterator<Item = Input> {
+    std::iter::once(Input::events(partition)).chain((1..=tiers).map(move |tier| Input::retry(tier, partition)))
+}
+
 /// The partitions of one assignment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Ownership {
     /// Partitions of `events` in the topic.
     pub partition_count: i32,
+    /// Retry topics that are assigned with them, from 1 to this.
+    pub tiers: u8,
     /// The owned ones.
     pub partitions: BTreeMap<i32, OwnedPartition>,
 }
@@ -33,6 +57,11 @@ impl Ownership {
         let owned = self.partitions.get(&partition)?;
         let number = i64::try_from(batch.checked_sub(owned.since_batch)?).ok()?;
         owned.row.fence_us.checked_add(number)
+    }
+
+    /// All input partitions.
+    pub fn inputs(&self) -> Vec<Input> {
+        self.partitions.keys().flat_map(|partition| inputs_of(*partition, self.tiers)).collect()
     }
 
     /// Position of a record of an owned partition.
@@ -59,9 +88,10 @@ mod tests {
             partition_count: 2,
             incarnation: 3,
             committed_offset: None,
+            retry_offsets: BTreeMap::new(),
         };
         let partitions = [(1, OwnedPartition { row, since_batch })].into();
-        Ownership { partition_count: 2, partitions }
+        Ownership { partition_count: 2, tiers: 0, partitions }
     }
 
     #[test]

@@ -4,7 +4,7 @@
 //! Batches commit in order, so no out-of-order bookkeeping of offsets exists. Every trouble ends in one recovery path:
 //! [`Processor::rewind`].
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,16 +13,20 @@ use futures::stream::{FuturesUnordered, StreamExt};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use xxhash_rust::xxh3::xxh3_64;
 
+use super::apply::Standing;
 use super::campaigns::CampaignSource;
 use super::clock::Clock;
 use super::committed::{CommitTrouble, Committed, store_and_commit};
-use super::decided::{Decided, Tally};
-use super::lane::{LaneError, LaneParts, LaneWork, Lanes};
-use super::log::{EventLog, EventOutput, Fetched, LogError, Record, Signal, Start, Want};
+use super::decided::{Decided, LaneWaiting, Tally};
+use super::housekeeping::Housekeeping;
+use super::lane::{LaneError, LaneParts, LaneWork, Lanes, lane_of};
+use super::log::{EventLog, EventOutput, Fetched, Input, LogError, Record, Signal, Start, Want};
 use super::owner::{Owner, TakeError, Taken};
-use super::ownership::Ownership;
+use super::ownership::{Assigned, Ownership};
+use super::parking::Tiers;
+use super::settings::RetrySettings;
+use super::watermarks::Watermarks;
 use crate::telemetry::health::{Condition, Health};
 use crate::telemetry::metrics::{Metrics, RewindCause};
 
@@ -37,6 +41,8 @@ const FIRST_RECORDS_AFTER_FAILURE: usize = 16_384;
 /// The wait before a rewind after the second failure in a row is four times this; it doubles from there.
 const FIRST_REWIND_DELAY: Duration = Duration::from_millis(25);
 const LONGEST_REWIND_DELAY: Duration = Duration::from_secs(3);
+/// Names the note about held partitions in the readiness detail.
+const HELD_NOTE: &str = "held_partitions";
 /// Before partitions that could not be taken are taken again.
 const RETAKE_PAUSE: Duration = Duration::from_millis(200);
 
@@ -89,6 +95,7 @@ struct Processor<L> {
     metrics: Metrics,
     health: Health,
     drain_timeout: Duration,
+    retry: RetrySettings,
 
     /// Raised by every rewind and rebalance; batches of an older epoch are dropped.
     epoch: u64,
@@ -97,16 +104,23 @@ struct Processor<L> {
     /// Number of the newest batch; never restarts (rule F2).
     batch: u64,
     committed_batch: u64,
-    committed_offsets: Arc<BTreeMap<i32, i64>>,
+    committed_offsets: Arc<BTreeMap<Input, i64>>,
     ownership: Option<Arc<Ownership>>,
+    /// The retry topics that may be written to: those configured and assigned (rule O8).
+    tiers: Arc<Tiers>,
+    watermarks: Watermarks,
+    housekeeping: Housekeeping,
+    /// What waits, by lane, and the partitions held back because of it (rule P8).
+    waiting: BTreeMap<usize, LaneWaiting>,
+    held: BTreeSet<i32>,
     renewed: Instant,
     /// Transactions that failed since the last one that committed.
     failures: u32,
     /// Set while outboxes are too full for the configured bound; lifted by the next assignment or renewal.
     records_per_user: Option<usize>,
 
-    /// Partitions of the newest assignment.
-    assigned: Vec<i32>,
+    /// The newest assignment.
+    assigned: Assigned,
     under_way: UnderWay,
     /// Decided, waiting for the committer.
     decided: Option<Decided>,
@@ -118,6 +132,7 @@ struct UnderWay {
     taking: Option<Work<Result<Taken, TakeError>>>,
     deciding: Option<Work<Result<Decided, LaneError>>>,
     committing: Option<Work<Result<Committed, CommitTrouble>>>,
+    marking: Option<Work<Result<BTreeMap<i32, i64>, TakeError>>>,
 }
 
 impl UnderWay {
@@ -128,6 +143,7 @@ impl UnderWay {
             result = finished(&mut self.taking) => Happening::Taken(result),
             result = finished(&mut self.committing) => Happening::Committed(result),
             result = finished(&mut self.deciding) => Happening::Decided(result),
+            result = finished(&mut self.marking) => Happening::Marked(result),
         }
     }
 }
@@ -137,17 +153,21 @@ enum Happening {
     Taken(Result<Taken, TakeError>),
     Decided(Result<Decided, LaneError>),
     Committed(Result<Committed, CommitTrouble>),
+    Marked(Result<BTreeMap<i32, i64>, TakeError>),
     Signal(Signal),
+    /// Something is due that nobody else wakes us for.
+    Time,
     Shutdown,
 }
 
 impl<L: EventLog> Processor<L> {
     fn new(parts: Parts<L>) -> Processor<L> {
         let Parts { log, output, campaigns, lanes: lane_parts, clock, health } = parts;
+        let stands = log.stands();
         let owner = Owner {
             topic: lane_parts.settings.events_topic.clone(),
             store: Arc::clone(&lane_parts.store),
-            stands: log.stands(),
+            stands: Arc::clone(&stands),
             output: Arc::clone(&output),
             campaigns: Arc::clone(&campaigns),
             clock: Arc::clone(&clock),
@@ -163,6 +183,14 @@ impl<L: EventLog> Processor<L> {
             metrics: lane_parts.metrics.clone(),
             health,
             drain_timeout: lane_parts.settings.drain_timeout,
+            tiers: Arc::new(lane_parts.settings.retry.tiers.limited_to(0)),
+            watermarks: Watermarks::new(
+                lane_parts.settings.session_timeout + lane_parts.settings.store_write_timeout,
+            ),
+            housekeeping: Housekeeping::new(stands),
+            waiting: BTreeMap::new(),
+            held: BTreeSet::new(),
+            retry: lane_parts.settings.retry.clone(),
             parts: lane_parts,
             epoch: 0,
             token: CancellationToken::new(),
@@ -173,7 +201,7 @@ impl<L: EventLog> Processor<L> {
             renewed: Instant::now(),
             failures: 0,
             records_per_user: None,
-            assigned: Vec::new(),
+            assigned: Assigned::default(),
             under_way: UnderWay::default(),
             decided: None,
         }
@@ -182,12 +210,13 @@ impl<L: EventLog> Processor<L> {
     async fn run(mut self, shutdown: CancellationToken) -> Result<(), PipelineError> {
         let result = loop {
             self.advance();
-            let want = self.want();
+            let (want, time) = (self.want(), self.next_time());
             let happening = tokio::select! {
                 biased;
                 () = shutdown.cancelled() => Happening::Shutdown,
                 happening = self.under_way.progress() => happening,
                 signal = self.log.next(want) => Happening::Signal(signal),
+                () = until(time) => Happening::Time,
             };
             if matches!(happening, Happening::Shutdown) {
                 break Ok(());
@@ -205,9 +234,20 @@ impl<L: EventLog> Processor<L> {
             Happening::Taken(result) => self.taken(result).await,
             Happening::Decided(result) => self.lanes_answered(result).await,
             Happening::Committed(result) => self.committed(result).await,
+            Happening::Marked(result) => self.marked(result),
             Happening::Signal(signal) => self.signalled(signal).await,
-            Happening::Shutdown => Ok(()),
+            Happening::Time | Happening::Shutdown => Ok(()),
         }
+    }
+
+    /// When something is due that no signal and no work under way brings about.
+    fn next_time(&self) -> Option<Instant> {
+        if self.ownership.is_none() || self.under_way.taking.is_some() {
+            return None;
+        }
+        let mark = self.watermarks.next().filter(|_| self.under_way.marking.is_none());
+        let renewal = (!self.is_renewal_due()).then(|| self.renewed + RENEWAL_PERIOD);
+        [mark, renewal, self.housekeeping.next()].into_iter().flatten().min()
     }
 
     /// Hands a decided batch to an idle committer, and renews the fences when nothing is in flight and it is time.
@@ -226,6 +266,8 @@ impl<L: EventLog> Processor<L> {
         if self.is_renewal_due() && self.is_idle() {
             self.renew();
         }
+        self.housekeeping.run();
+        self.take_watermarks();
         self.metrics.set_batches_in_flight(self.in_flight());
     }
 
@@ -257,6 +299,52 @@ impl<L: EventLog> Processor<L> {
         }
     }
 
+    /// Begins to read the ends of the partitions when they are due (rule K2).
+    fn take_watermarks(&mut self) {
+        let is_due = self.watermarks.next().is_some_and(|due| due <= Instant::now());
+        let Some(ownership) = self.ownership.clone().filter(|_| is_due) else { return };
+        if self.under_way.taking.is_some() || self.under_way.marking.is_some() {
+            return;
+        }
+        let (owner, token) = (Arc::clone(&self.owner), self.token.clone());
+        self.under_way.marking = Some(Box::pin(async move { owner.ends(ownership, token).await }));
+    }
+
+    fn marked(&mut self, result: Result<BTreeMap<i32, i64>, TakeError>) -> Result<(), PipelineError> {
+        match result {
+            Ok(ends) => self.watermarks.taken(ends),
+            Err(TakeError::Refused(text)) => return Err(PipelineError::Refused(text)),
+            // It is tried again with the next turn; until then nothing is skipped.
+            Err(error) => tracing::debug!("the ends of the partitions could not be read: {error}"),
+        }
+        Ok(())
+    }
+
+    /// Holds back the partitions of `events` of which too much waits, and no others (rule P8).
+    fn hold(&mut self) {
+        let mut counts: BTreeMap<i32, usize> = BTreeMap::new();
+        for (partition, count) in self.waiting.values().flat_map(|waiting| &waiting.counts) {
+            *counts.entry(*partition).or_default() += count;
+        }
+        let overfull = self.waiting.values().flat_map(|waiting| waiting.overfull.iter().copied());
+        let full = counts.iter().filter(|(_, count)| **count >= self.retry.max_pending);
+        let held: BTreeSet<i32> = full.map(|(partition, _)| *partition).chain(overfull).collect();
+        self.metrics.set_pending(counts.values().sum(), held.len());
+        if held == self.held {
+            return;
+        }
+        if held.is_empty() {
+            tracing::info!("no partition is held back any more");
+            self.health.note(HELD_NOTE, None);
+        } else {
+            let text = format!("partitions {held:?} pause: too many of their records wait in the retry topics");
+            tracing::error!("{text}; see campaignd_parked_records_total for the reason");
+            self.health.note(HELD_NOTE, Some(text));
+        }
+        self.held.clone_from(&held);
+        self.log.hold(held);
+    }
+
     async fn signalled(&mut self, signal: Signal) -> Result<(), PipelineError> {
         match signal {
             // The log delivers one at a time; a second one would push the first aside, so it is read again.
@@ -268,7 +356,7 @@ impl<L: EventLog> Processor<L> {
                 self.decide(batch);
                 Ok(())
             }
-            Signal::Assigned { partitions } => self.assigned(partitions).await,
+            Signal::Assigned { partitions, tiers } => self.assigned(Assigned { partitions, tiers }).await,
             Signal::Revoked { lost, done } => self.revoked(lost, done).await,
             Signal::Stumbled(reason) => {
                 tracing::warn!("{reason}");
@@ -287,26 +375,26 @@ impl<L: EventLog> Processor<L> {
         self.batch += 1;
         let mut work: Vec<Vec<Record>> = (0..self.lanes.count()).map(|_| Vec::new()).collect();
         for record in fetched.records {
-            let lane = lane_of(&record, work.len());
+            let lane = lane_of(record.key.as_deref(), work.len());
             if let Some(slice) = work.get_mut(lane) {
                 slice.push(record);
             }
         }
-        let campaigns = self.campaigns.current();
-        let now_ms = self.clock.now_ms();
+        let standing = Standing {
+            batch: self.batch,
+            epoch: self.token.clone(),
+            campaigns: self.campaigns.current(),
+            now_ms: self.clock.now_ms(),
+            committed_batch: self.committed_batch,
+            committed_offsets: Arc::clone(&self.committed_offsets),
+            watermarks: self.watermarks.marks(),
+            tiers: Arc::clone(&self.tiers),
+            ownership,
+        };
         let slices = FuturesUnordered::new();
         for (index, records) in work.into_iter().enumerate().filter(|(_, records)| !records.is_empty()) {
             let Some(sender) = self.lanes.sender(index) else { continue };
-            let work = LaneWork {
-                batch: self.batch,
-                epoch: self.token.clone(),
-                records,
-                campaigns: Arc::clone(&campaigns),
-                now_ms,
-                committed_batch: self.committed_batch,
-                committed_offsets: Arc::clone(&self.committed_offsets),
-                ownership: Arc::clone(&ownership),
-            };
+            let work = LaneWork { records, standing: standing.clone() };
             slices.push(async move { (index, Lanes::work(sender, work).await) });
         }
         let decided = Decided {
@@ -316,6 +404,7 @@ impl<L: EventLog> Processor<L> {
             next_offsets: fetched.next_offsets,
             group: fetched.group,
             tally: Tally::default(),
+            waiting: BTreeMap::new(),
             started: Instant::now(),
         };
         self.under_way.deciding = Some(Box::pin(gather(decided, slices)));
@@ -323,7 +412,9 @@ impl<L: EventLog> Processor<L> {
 
     async fn lanes_answered(&mut self, result: Result<Decided, LaneError>) -> Result<(), PipelineError> {
         match result {
-            Ok(decided) => {
+            Ok(mut decided) => {
+                self.waiting.append(&mut decided.waiting);
+                self.hold();
                 self.decided = Some(decided);
                 Ok(())
             }
@@ -357,6 +448,7 @@ impl<L: EventLog> Processor<L> {
     fn note_commit(&mut self, committed: Committed) {
         self.committed_batch = committed.batch;
         self.failures = 0;
+        self.housekeeping.committed(&committed.next_offsets);
         Arc::make_mut(&mut self.committed_offsets).extend(committed.next_offsets);
         committed.tally.publish(&self.metrics, self.clock.now_ms());
         self.metrics.batch();
@@ -364,15 +456,15 @@ impl<L: EventLog> Processor<L> {
         self.metrics.commit_seconds(committed.stored.elapsed().as_secs_f64());
     }
 
-    async fn assigned(&mut self, partitions: Vec<i32>) -> Result<(), PipelineError> {
-        tracing::info!(?partitions, "assigned");
-        self.metrics.set_assigned_partitions(partitions.len());
-        self.health.ready(Condition::Assignment, format!("{} partitions", partitions.len()));
+    async fn assigned(&mut self, assigned: Assigned) -> Result<(), PipelineError> {
+        tracing::info!(partitions = ?assigned.partitions, tiers = assigned.tiers, "assigned");
+        self.metrics.set_assigned_partitions(assigned.partitions.len());
+        self.health.ready(Condition::Assignment, format!("{} partitions", assigned.partitions.len()));
         self.end_epoch().await?;
         self.ownership = None;
-        self.assigned.clone_from(&partitions);
+        self.assigned.clone_from(&assigned);
         self.records_per_user = None;
-        if partitions.is_empty() {
+        if assigned.partitions.is_empty() {
             return Ok(());
         }
         let (owner, token, batch) = (Arc::clone(&self.owner), self.token.clone(), self.batch);
@@ -382,7 +474,7 @@ impl<L: EventLog> Processor<L> {
             return Ok(());
         };
         self.under_way.taking =
-            Some(Box::pin(async move { owner.take(partitions, group, batch, token).await }));
+            Some(Box::pin(async move { owner.take(assigned, group, batch, token).await }));
         Ok(())
     }
 
@@ -401,21 +493,10 @@ impl<L: EventLog> Processor<L> {
 
     async fn taken(&mut self, result: Result<Taken, TakeError>) -> Result<(), PipelineError> {
         match result {
-            Ok(taken) => {
-                self.renewed = Instant::now();
-                self.ownership = Some(taken.ownership);
-                self.log.start(Start {
-                    epoch: self.epoch,
-                    next_offsets: taken.next_offsets.clone(),
-                    max_records_per_user: self.records_per_user,
-                    max_records: self.records_after_failures(),
-                });
-                self.committed_offsets = Arc::new(taken.next_offsets);
-                Ok(())
-            }
+            Ok(taken) => self.begin(taken).await,
             Err(TakeError::Refused(text)) => Err(PipelineError::Refused(text)),
             Err(TakeError::Zombie(partition)) => {
-                tracing::warn!("another instance owns {partition}; waiting for the group to say so");
+                tracing::warn!("another instance owns {partition}; asking the group whether we still do");
                 self.health.not_ready(Condition::Assignment, format!("another instance owns {partition}"));
                 // If the group still counts us in, we are the owner after all, and taking the partitions again shows it.
                 self.retake().await
@@ -425,8 +506,41 @@ impl<L: EventLog> Processor<L> {
                 tracing::warn!("the offsets could not be committed: {error}");
                 self.retake().await
             }
+            Err(TakeError::NewTier) => {
+                tracing::info!("a retry topic is new; joining the group again to be assigned it");
+                self.log.halt();
+                self.ownership = None;
+                self.log.rejoin();
+                Ok(())
+            }
             Err(TakeError::Abandoned) => Ok(()),
         }
+    }
+
+    /// Begins to read what has been taken.
+    async fn begin(&mut self, taken: Taken) -> Result<(), PipelineError> {
+        self.tiers = Arc::new(self.retry.tiers.limited_to(taken.ownership.tiers));
+        if taken.fenced {
+            self.watermarks.fenced();
+        } else {
+            self.watermarks.rewound(taken.ends);
+        }
+        // Renewing keeps the caches, so the lanes know already what waits; the index is rebuilt all the same.
+        self.reset_lanes().await?;
+        self.waiting =
+            self.lanes.rebuild(taken.waiting).await.map_err(|_| PipelineError::Broken("a lane has ended"))?;
+        self.log.start(Start {
+            epoch: self.epoch,
+            next_offsets: taken.next_offsets.clone(),
+            max_records_per_user: self.records_per_user,
+            max_records: self.records_after_failures(),
+        });
+        self.held.clear();
+        self.hold();
+        self.renewed = Instant::now();
+        self.ownership = Some(taken.ownership);
+        self.committed_offsets = Arc::new(taken.next_offsets);
+        Ok(())
     }
 
     /// Takes the same partitions again after a commit of offsets that failed.
@@ -434,8 +548,8 @@ impl<L: EventLog> Processor<L> {
         self.log.halt();
         self.ownership = None;
         tokio::time::sleep(RETAKE_PAUSE).await;
-        let partitions = self.assigned.clone();
-        self.assigned(partitions).await
+        let assigned = self.assigned.clone();
+        self.assigned(assigned).await
     }
 
     /// Gives partitions back: what is in flight gets `drain_timeout` to commit, the rest is aborted and dropped before
@@ -450,7 +564,7 @@ impl<L: EventLog> Processor<L> {
         }
         self.end_epoch().await?;
         self.ownership = None;
-        self.assigned.clear();
+        self.assigned = Assigned::default();
         self.metrics.set_assigned_partitions(0);
         if !drained && tokio::time::timeout(self.drain_timeout, self.output.settle()).await.is_err() {
             tracing::warn!("the open transaction is not settled yet; the broker's fencing covers it");
@@ -477,7 +591,11 @@ impl<L: EventLog> Processor<L> {
                 Happening::Decided(Ok(decided)) => self.decided = Some(decided),
                 Happening::Committed(Ok(committed)) => self.note_commit(committed),
                 Happening::Decided(Err(_)) | Happening::Committed(Err(_)) => return false,
-                Happening::Taken(_) | Happening::Signal(_) | Happening::Shutdown => {}
+                Happening::Taken(_)
+                | Happening::Marked(_)
+                | Happening::Signal(_)
+                | Happening::Time
+                | Happening::Shutdown => {}
             }
         }
     }
@@ -510,6 +628,12 @@ impl<L: EventLog> Processor<L> {
         self.epoch += 1;
         self.under_way = UnderWay::default();
         self.decided = None;
+        self.waiting.clear();
+        self.housekeeping.forget();
+        self.reset_lanes().await
+    }
+
+    async fn reset_lanes(&mut self) -> Result<(), PipelineError> {
         self.lanes.reset().await.map_err(|_| PipelineError::Broken("a lane has ended"))
     }
 
@@ -557,14 +681,16 @@ async fn gather(
     if let Some(error) = failure {
         return Err(error);
     }
-    answers.into_values().for_each(|slice| decided.add(slice));
+    answers.into_iter().for_each(|(lane, slice)| decided.add(lane, slice));
     Ok(decided)
 }
 
-/// The lane of a record's user; records without a key go to the first.
-fn lane_of(record: &Record, lanes: usize) -> usize {
-    let hash = record.key.as_deref().map_or(0, xxh3_64);
-    usize::try_from(hash % u64::try_from(lanes.max(1)).unwrap_or(1)).unwrap_or(0)
+/// Waits until then; for ever without a time.
+async fn until(time: Option<Instant>) {
+    match time {
+        Some(time) => tokio::time::sleep_until(time).await,
+        None => std::future::pending().await,
+    }
 }
 
 impl From<LogError> for PipelineError {

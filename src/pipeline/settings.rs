@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::parking::Tiers;
 use crate::partitioner::Partitioner;
 
 /// Settings of the processor; the configuration makes them.
@@ -27,4 +28,25 @@ pub struct Settings {
     pub events_partitioner: Partitioner,
     /// How long a revocation or a shutdown waits for what is in flight.
     pub drain_timeout: Duration,
+    /// Session time-out of the group: a member that is silent for longer is expelled.
+    pub session_timeout: Duration,
+    /// Longest time that a write to the store can be under way.
+    pub store_write_timeout: Duration,
+    /// Records that cannot be handled now.
+    pub retry: RetrySettings,
+}
+
+/// How records wait that cannot be handled now.
+#[derive(Clone, Debug)]
+pub struct RetrySettings {
+    /// What the names of the retry topics begin with; a dot and the tier follow.
+    pub topic: String,
+    /// The retry topics' delays.
+    pub tiers: Tiers,
+    /// Attempts of a record that fails by its own fault before it is a dead letter (rule P5).
+    pub max_attempts: u32,
+    /// Records of one partition that may wait; then `events` of that partition pauses (rule P8).
+    pub max_pending: usize,
+    /// Records of one user that may wait; then the partition pauses, loudly (rule P8).
+    pub max_pending_per_user: usize,
 }

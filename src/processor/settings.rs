@@ -6,6 +6,8 @@ use crate::config::{Config, EventsPartitioner, Registry};
 use crate::kafka::log::{BatchLimits, LogSettings};
 use crate::partitioner::Partitioner;
 use crate::pipeline::Settings;
+use crate::pipeline::parking::Tiers;
+use crate::pipeline::settings::RetrySettings;
 use crate::schema::registry::RegistrySettings;
 use crate::telemetry::health::Health;
 
@@ -31,6 +33,15 @@ impl Config {
             max_outbox_bytes: MAX_OUTBOX_BYTES,
             events_partitioner: self.pipeline.events_partitioner.into(),
             drain_timeout: Duration::from_millis(self.group.drain_timeout_ms),
+            session_timeout: Duration::from_millis(self.group.session_timeout_ms),
+            store_write_timeout: Duration::from_millis(self.store.scylla.request_timeout_ms),
+            retry: RetrySettings {
+                topic: format!("{}.retry", self.topics.events),
+                tiers: Tiers::new(&[1, 10, 60, 600].map(Duration::from_secs)),
+                max_attempts: 5,
+                max_pending: 100_000,
+                max_pending_per_user: 10_000,
+            },
         }
     }
 

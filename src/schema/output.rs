@@ -11,7 +11,7 @@ use super::datum::{DecodeError, Fields, decode};
 use super::wire::{self, FramingError};
 use super::writer::WriterSchema;
 use super::{DECISION_SCHEMA, SchemaError, SchemaSource};
-use crate::decision::{ActionKind, DecidedAction, Decision, LimitReason, Outcome, Reason, ReasonCode};
+use crate::decision::{ActionKind, DecidedAction, Decision, LimitReason, Reason, ReasonCode};
 
 /// Writes output records by the schemas compiled into this binary, under the ids that the registry gave them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,7 +88,7 @@ fn encode_decision(decision: &Decision, out: &mut Vec<u8>) {
     put_string(out, &decision.event_type);
     put_long(out, decision.occurred_at_ms);
     put_long(out, decision.decided_at_ms);
-    put_string(out, outcome_text(decision.outcome));
+    put_string(out, decision.outcome.as_str());
 
     put_string(out, code_text(decision.reason.code));
     match &decision.reason.limit {
@@ -186,14 +186,6 @@ fn known<T: DeserializeOwned>(field: &'static str, text: String) -> Result<T, De
     T::deserialize(text.into_deserializer()).map_err(|_: ValueError| DecodeError::UnknownText { field })
 }
 
-fn outcome_text(outcome: Outcome) -> &'static str {
-    match outcome {
-        Outcome::Allow => "allow",
-        Outcome::Suppress => "suppress",
-        Outcome::Holdout => "holdout",
-    }
-}
-
 fn kind_text(kind: ActionKind) -> &'static str {
     match kind {
         ActionKind::Send => "send",
@@ -217,6 +209,7 @@ fn code_text(code: ReasonCode) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::decision::Outcome;
 
     #[test]
     fn texts_are_those_of_serde() {
@@ -228,7 +221,7 @@ mod tests {
                 .iter()
                 .for_each(|value| assert_eq!(&known::<T>("", text(value).to_owned()).unwrap(), value));
         }
-        check(&[Outcome::Allow, Outcome::Suppress, Outcome::Holdout], |v| outcome_text(*v));
+        check(&[Outcome::Allow, Outcome::Suppress, Outcome::Holdout], |v| v.as_str());
         check(&[ActionKind::Send, ActionKind::Alert], |v| kind_text(*v));
         use ReasonCode::*;
         let codes = [

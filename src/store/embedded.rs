@@ -133,15 +133,15 @@ impl Tables {
         }
     }
 
-    fn load(&self, user_ids: &[Slice]) -> Result<Vec<Option<Bytes>>, StoreError> {
-        let read = |user_id: &Slice| {
-            let Some(stored) = self.users.get(user_id).map_err(|e| self.refused(&e))? else {
+    fn load(&self, user_ids: Vec<Result<Slice, StoreError>>) -> Vec<Result<Option<Bytes>, StoreError>> {
+        let read = |user_id: Result<Slice, StoreError>| {
+            let Some(stored) = self.users.get(user_id?).map_err(|e| self.refused(&e))? else {
                 return Ok(None);
             };
             let (_, bytes) = self.split_cell(&stored)?;
             Ok(Some(Bytes::copy_from_slice(bytes)))
         };
-        user_ids.iter().map(read).collect()
+        user_ids.into_iter().map(read).collect()
     }
 
     /// `cells` in key order, so that the tree is walked once from left to right.
@@ -228,12 +228,20 @@ fn winners(cells: &[Cell]) -> Result<Vec<StoredCell>, StoreError> {
 
 #[async_trait]
 impl StateStore for EmbeddedStore {
-    async fn load(&self, user_ids: &[&str]) -> Result<Vec<Option<Bytes>>, StoreError> {
+    async fn load(&self, user_ids: &[&str]) -> Vec<Result<Option<Bytes>, StoreError>> {
         if user_ids.is_empty() {
-            return Ok(Vec::new());
+            return Vec::new();
         }
-        let keys = user_ids.iter().map(|id| key::user(id)).collect::<Result<Vec<_>, _>>()?;
-        self.blocking(move |tables| tables.load(&keys)).await
+        let keys: Vec<_> = user_ids.iter().map(|id| key::user(id)).collect();
+        let asked = keys.len();
+        match self.blocking(move |tables| Ok(tables.load(keys))).await {
+            Ok(cells) => cells,
+            Err(error) => vec![Err(error); asked],
+        }
+    }
+
+    async fn clock_ms(&self) -> Result<Option<i64>, StoreError> {
+        Ok(None)
     }
 
     async fn write(&self, cells: &[Cell]) -> Result<(), StoreError> {

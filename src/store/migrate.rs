@@ -36,6 +36,7 @@ const STEPS: &[Step] = &[Step {
         "CREATE TABLE IF NOT EXISTS {ks}.users (user_id text PRIMARY KEY, state blob)",
         "CREATE TABLE IF NOT EXISTS {ks}.partition_fence (topic text, partition_id int, fence_us bigint, \
          owner_token uuid, cluster_id text, partition_count int, incarnation bigint, committed_offset bigint, \
+         retry_offsets map<int, bigint>, local_datacenter text, \
          PRIMARY KEY ((topic, partition_id)))",
         "CREATE TABLE IF NOT EXISTS {ks}.decisions (user_id text, month int, occurred_at timestamp, decision_id uuid, \
          event_id text, campaign_id text, outcome text, reason text, decision text, \

@@ -6,6 +6,8 @@
 //!
 //! A user id has 1 to [`MAX_USER_ID_BYTES`] bytes; another one is [`StoreError::Refused`].
 
+use std::collections::BTreeMap;
+
 use async_trait::async_trait;
 use bytes::Bytes;
 
@@ -36,7 +38,7 @@ pub struct Cell {
 }
 
 /// Why a store call failed.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 pub enum StoreError {
     /// The store did not answer or answered that it cannot now; the write may or may not have been applied. The same
     /// call with the same arguments may be repeated.
@@ -70,6 +72,8 @@ pub struct FenceRow {
     pub incarnation: u32,
     /// Committed position of the partition when last recorded: the next offset to read.
     pub committed_offset: Option<i64>,
+    /// The same of each retry partition, by tier (rule O3).
+    pub retry_offsets: BTreeMap<u8, i64>,
 }
 
 impl FenceRow {
@@ -83,8 +87,9 @@ impl FenceRow {
 /// What the pipeline needs of a store.
 #[async_trait]
 pub trait StateStore: Send + Sync + 'static {
-    /// Cells of the users, in the order asked, `None` where there is none. One failed read fails the call.
-    async fn load(&self, user_ids: &[&str]) -> Result<Vec<Option<Bytes>>, StoreError>;
+    /// Cells of the users, one answer a user in the order asked, `None` where there is no cell. A read that failed says
+    /// nothing about the others.
+    async fn load(&self, user_ids: &[&str]) -> Vec<Result<Option<Bytes>, StoreError>>;
 
     /// Writes all cells at their timestamps and returns when every one is acknowledged. On an error any of them may
     /// have been applied; repeating the call with the same bytes and timestamps is safe.
@@ -96,7 +101,8 @@ pub trait StateStore: Send + Sync + 'static {
     /// Replaces the row by `next` in one lightweight transaction if it still equals `expected` in fence and token
     /// (`None`: no row yet). A time-out is resolved inside by reading back with SERIAL and comparing the TOKEN (rule
     /// F1). `Ok` when `next` stands there, also when an earlier call put it there, so the same call may be repeated
-    /// after [`StoreError::Unavailable`]. [`StoreError::Fenced`] when somebody else's row stands there.
+    /// after [`StoreError::Unavailable`]. [`StoreError::Fenced`] when somebody else's row stands there;
+    /// [`StoreError::Refused`] when its owner works in another local datacenter (rule F4).
     async fn replace_fence(
         &self,
         topic: &str,
@@ -104,6 +110,9 @@ pub trait StateStore: Send + Sync + 'static {
         expected: Option<&FenceRow>,
         next: &FenceRow,
     ) -> Result<(), StoreError>;
+
+    /// The store's wall clock, ms since the Unix epoch; `None` when it is this machine's own (rule F3).
+    async fn clock_ms(&self) -> Result<Option<i64>, StoreError>;
 }
 
 /// A row of the audit trail: a published decision.

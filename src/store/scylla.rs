@@ -69,6 +69,7 @@ pub struct ScyllaStore {
     in_flight: Semaphore,
     requests_in_flight: usize,
     audit_ttl_s: i32,
+    local_datacenter: String,
     known_months: KnownMonths,
 }
 
@@ -85,6 +86,7 @@ impl ScyllaStore {
             in_flight: Semaphore::new(requests_in_flight),
             requests_in_flight,
             audit_ttl_s: audit::ttl_s(settings.audit_ttl),
+            local_datacenter: settings.local_datacenter.clone(),
             known_months: KnownMonths::default(),
         })
     }
@@ -114,11 +116,11 @@ impl ScyllaStore {
             .map_err(|_| StoreError::Unavailable("the session to the database is closed".to_owned()))
     }
 
-    async fn load_cell(&self, place: usize, user_id: &str) -> Result<(usize, Option<Bytes>), StoreError> {
+    async fn load_cell(&self, user_id: &str) -> Result<Option<Bytes>, StoreError> {
         check_user_id(user_id)?;
         let rows = self.rows(&self.statements.load_cell, (user_id,)).await?;
         let cell = rows.maybe_first_row::<(Option<Bytes>,)>().map_err(|error| unreadable(&error))?;
-        Ok((place, cell.and_then(|(state,)| state)))
+        Ok(cell.and_then(|(state,)| state))
     }
 
     async fn write_cell(&self, cell: &Cell) -> Result<(), StoreError> {
@@ -188,26 +190,9 @@ fn check_keyspace_name(name: &str) -> Result<(), StoreError> {
 
 #[async_trait]
 impl StateStore for ScyllaStore {
-    async fn load(&self, user_ids: &[&str]) -> Result<Vec<Option<Bytes>>, StoreError> {
-        let mut cells = vec![None; user_ids.len()];
-        let mut pending = FuturesUnordered::new();
-        let mut put = |(place, cell): (usize, Option<Bytes>)| {
-            if let Some(slot) = cells.get_mut(place) {
-                *slot = cell;
-            }
-        };
-        for (place, user_id) in user_ids.iter().enumerate() {
-            if pending.len() >= self.requests_in_flight
-                && let Some(loaded) = pending.next().await
-            {
-                put(loaded?);
-            }
-            pending.push(self.load_cell(place, user_id));
-        }
-        while let Some(loaded) = pending.next().await {
-            put(loaded?);
-        }
-        Ok(cells)
+    async fn load(&self, user_ids: &[&str]) -> Vec<Result<Option<Bytes>, StoreError>> {
+        let reads: Vec<_> = user_ids.iter().map(|user_id| self.load_cell(user_id)).collect();
+        futures::stream::iter(reads).buffered(self.requests_in_flight).collect().await
     }
 
     async fn write(&self, cells: &[Cell]) -> Result<(), StoreError> {
@@ -224,6 +209,16 @@ impl StateStore for ScyllaStore {
             written?;
         }
         Ok(())
+    }
+
+    async fn clock_ms(&self) -> Result<Option<i64>, StoreError> {
+        let _slot = self.slot().await?;
+        let asked = "SELECT toUnixTimestamp(now()) FROM system.local";
+        let answer =
+            self.session.query_unpaged(asked, ()).await.map_err(|error| request_error(&error))?;
+        let rows = answer.into_rows_result().map_err(|error| unreadable(&error))?;
+        let (now_ms,) = rows.first_row::<(i64,)>().map_err(|error| unreadable(&error))?;
+        Ok(Some(now_ms))
     }
 
     async fn read_fence(&self, topic: &str, partition: i32) -> Result<Option<FenceRow>, StoreError> {

@@ -52,6 +52,8 @@ labels! {
         Duplicate = "duplicate",
         /// It went to the dead letter topic.
         DeadLetter = "dead_letter",
+        /// Its user has been erased since, and it is not newer than that.
+        Erased = "erased",
     }
 }
 
@@ -119,6 +121,12 @@ struct Inner {
     registry_retries: IntCounter,
     unexplained_replays: IntCounter,
     replayed_records: IntCounter,
+    parked: IntCounterVec,
+    unparked: IntCounter,
+    pending_records: IntGauge,
+    held_partitions: IntGauge,
+    skipped_events: IntCounter,
+    outdated_entries: IntCounter,
     campaign_records_rejected: IntCounter,
     projected_rows: IntCounter,
     projection_skipped: IntCounter,
@@ -186,6 +194,25 @@ impl Metrics {
             replayed_records: counter(
                 "replayed_records_total",
                 "Records whose outputs came from the outbox of an earlier, uncommitted attempt.",
+            )?,
+            parked: vector(
+                "parked_records_total",
+                "Records sent to a retry topic, by what failed; `blocked`: only behind another one of the user.",
+                &["code"],
+            )?,
+            unparked: counter("unparked_records_total", "Records of retry topics that wait no more.")?,
+            pending_records: gauge("pending_records", "Records that wait in the retry topics of our partitions.")?,
+            held_partitions: gauge(
+                "held_partitions",
+                "Partitions of `events` that pause because too much of them waits in retry topics.",
+            )?,
+            skipped_events: counter(
+                "skipped_events_total",
+                "Of the ignored events, those passed over without reading a state.",
+            )?,
+            outdated_entries: counter(
+                "outdated_entries_total",
+                "Outbox entries dropped because the topic has been made anew since.",
             )?,
             campaign_records_rejected: counter(
                 "campaign_records_rejected_total",
@@ -277,6 +304,32 @@ impl Metrics {
     /// `count` records were answered from the outbox.
     pub fn replayed_records(&self, count: u64) {
         self.inner.replayed_records.inc_by(count);
+    }
+
+    /// `count` records went to a retry topic for this reason.
+    pub fn parked(&self, code: &str, count: u64) {
+        self.inner.parked.with_label_values(&[code]).inc_by(count);
+    }
+
+    /// `count` records of retry topics wait no more.
+    pub fn unparked(&self, count: u64) {
+        self.inner.unparked.inc_by(count);
+    }
+
+    /// So many records wait in the retry topics of our partitions, and so many partitions pause because of it.
+    pub fn set_pending(&self, records: usize, held_partitions: usize) {
+        set(&self.inner.pending_records, records);
+        set(&self.inner.held_partitions, held_partitions);
+    }
+
+    /// `count` events were passed over without reading a state.
+    pub fn skipped_events(&self, count: u64) {
+        self.inner.skipped_events.inc_by(count);
+    }
+
+    /// `count` outbox entries of an older incarnation were dropped.
+    pub fn outdated_entries(&self, count: u64) {
+        self.inner.outdated_entries.inc_by(count);
     }
 
     /// A record of `campaigns` does not parse.

@@ -129,16 +129,29 @@ impl Outbox {
         self.retain_slots(|slot| slot.published_by.is_none_or(|batch| batch > up_to_batch));
     }
 
-    /// For a state just loaded (rule S5b, without parking): drops entries of an older incarnation, and entries of
-    /// `partition` below `next_offset`, its committed position. What this process knows of publishing is no reason
-    /// to keep them: committed is committed.
-    pub fn drop_behind(&mut self, partition: i32, incarnation: u32, next_offset: i64) {
+    /// For a state just loaded (rule S5b): drops entries of an older incarnation, and entries of `partition` below
+    /// `next_offset`, its committed position, unless their own record still waits in a retry topic: forwarding a record
+    /// is not publishing its entry. What this process knows of publishing is no reason to keep them: committed is
+    /// committed. Returns how many of an older incarnation went.
+    pub fn drop_behind(
+        &mut self,
+        partition: i32,
+        incarnation: u32,
+        next_offset: i64,
+        is_pending: impl Fn(Position) -> bool,
+    ) -> usize {
+        let mut older = 0;
         self.retain(|position| {
+            if is_pending(*position) {
+                return true;
+            }
+            older += usize::from(position.incarnation < incarnation);
             let behind = position.incarnation == incarnation
                 && position.partition == partition
                 && position.offset < next_offset;
             position.incarnation >= incarnation && !behind
         });
+        older
     }
 
     /// How many entries there are.
@@ -253,7 +266,7 @@ mod tests {
         for position in positions {
             outbox.push(position, activity(1));
         }
-        outbox.drop_behind(1, 1, 10);
+        outbox.drop_behind(1, 1, 10, |_| false);
         let kept: Vec<Position> = outbox.entries().map(|entry| entry.position).collect();
         assert_eq!(kept, [positions[1], positions[3], positions[4]]);
     }

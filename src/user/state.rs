@@ -21,6 +21,16 @@ pub struct UserState {
     pub(super) allows: AllowLog,
     pub(super) dedup: DedupWindow,
     pub(super) outbox: Outbox,
+    pub(super) erasure: Option<Erasure>,
+}
+
+/// The mark that an erasure leaves: events not newer than it are dropped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Erasure {
+    /// Position of the erasing event; what stands before it is not newer.
+    pub position: Position,
+    /// Its time, ms since the Unix epoch; what happened then or before is not newer.
+    pub at_ms: i64,
 }
 
 impl UserState {
@@ -105,6 +115,29 @@ impl UserState {
         }
         self.dedup.insert(&event.event_id, newest_ms);
         self.mark_applied(position);
+    }
+
+    /// The newest erasure of the user, if there was one.
+    pub fn erasure(&self) -> Option<Erasure> {
+        self.erasure
+    }
+
+    /// Whether an event is not newer than the user's erasure.
+    pub fn is_erased(&self, position: Position, at_ms: i64) -> bool {
+        self.erasure.is_some_and(|erasure| position < erasure.position || at_ms <= erasure.at_ms)
+    }
+
+    /// Forgets the user: only the mark, the applied position and what may not have been committed yet stay. Of two
+    /// erasures the later bounds count. It may overtake events of the user that wait (rule P9).
+    pub fn erase(&mut self, position: Position, at_ms: i64) {
+        let before = self.erasure;
+        let applied = self.applied.max(Some(position));
+        let outbox = std::mem::take(&mut self.outbox);
+        let erasure = Erasure {
+            position: before.map_or(position, |erasure| erasure.position.max(position)),
+            at_ms: before.map_or(at_ms, |erasure| erasure.at_ms.max(at_ms)),
+        };
+        *self = UserState { applied, outbox, erasure: Some(erasure), ..UserState::default() };
     }
 
     /// Bytes that the state occupies in memory, roughly; also an upper estimate of its encoded size.

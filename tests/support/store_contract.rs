@@ -3,7 +3,7 @@
 //! Each case is an async function over the traits. `for_each_case!` hands their names to a macro of the including
 //! binary, so no binary can forget one. Cases share a store and nothing in it: every key begins with a fresh id.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use campaignd::decision::{ActionKind, DecidedAction, Decision, LimitReason, Outcome, Reason, ReasonCode};
@@ -30,6 +30,7 @@ macro_rules! for_each_case {
             a_fence_is_taken_once_and_read_back,
             a_fence_is_replaced_by_who_names_the_owner,
             an_owner_who_was_replaced_is_fenced,
+            the_clock_is_ours_or_near_it,
             the_token_decides_when_fences_are_equal,
             of_many_takers_exactly_one_wins,
             fences_of_other_partitions_and_topics_are_apart,
@@ -55,7 +56,11 @@ fn cell(user_id: &str, bytes: impl Into<Vec<u8>>, timestamp_us: i64) -> Cell {
 }
 
 async fn load_one(store: &dyn StateStore, user_id: &str) -> Option<Bytes> {
-    store.load(&[user_id]).await.unwrap().pop().unwrap()
+    load_all(store, &[user_id]).await.pop().unwrap()
+}
+
+async fn load_all(store: &dyn StateStore, user_ids: &[&str]) -> Vec<Option<Bytes>> {
+    store.load(user_ids).await.into_iter().collect::<Result<_, _>>().unwrap()
 }
 
 /// A time base like a real fence: microseconds of today.
@@ -68,14 +73,14 @@ pub async fn load_answers_in_the_order_asked(store: &(impl StateStore + AuditSto
     store.write(&cells).await.unwrap();
     for order in [users.clone(), users.iter().rev().cloned().collect()] {
         let asked: Vec<&str> = order.iter().map(String::as_str).collect();
-        let loaded = store.load(&asked).await.unwrap();
+        let loaded = load_all(store, &asked).await;
         assert_eq!(loaded.len(), asked.len());
         for (user, found) in order.iter().zip(loaded) {
             let written = cells.iter().any(|cell| cell.user_id == *user);
             assert_eq!(found, written.then(|| Bytes::from(user.clone())), "{user}");
         }
     }
-    let twice = store.load(&[&users[0], &users[1], &users[0]]).await.unwrap();
+    let twice = load_all(store, &[&users[0], &users[1], &users[0]]).await;
     assert_eq!(twice, [Some(Bytes::from(users[0].clone())), None, Some(Bytes::from(users[0].clone()))]);
 }
 
@@ -84,7 +89,7 @@ pub async fn a_user_without_a_cell_is_none(store: &(impl StateStore + AuditStore
 }
 
 pub async fn nothing_asked_and_nothing_written_is_nothing(store: &(impl StateStore + AuditStore)) {
-    assert_eq!(store.load(&[]).await.unwrap(), []);
+    assert_eq!(load_all(store, &[]).await, []);
     store.write(&[]).await.unwrap();
     store.insert_audit(&[]).await.unwrap();
     assert_eq!(store.read_audit(&query(&fresh("nobody"))).await.unwrap(), []);
@@ -162,7 +167,7 @@ pub async fn user_ids_may_hold_any_character(store: &(impl StateStore + AuditSto
     let cells: Vec<Cell> = users.iter().map(|user| cell(user, user.as_bytes(), FENCE_US)).collect();
     store.write(&cells).await.unwrap();
     let asked: Vec<&str> = users.iter().map(String::as_str).collect();
-    for (user, found) in users.iter().zip(store.load(&asked).await.unwrap()) {
+    for (user, found) in users.iter().zip(load_all(store, &asked).await) {
         assert_eq!(found.as_deref(), Some(user.as_bytes()), "{user:?}");
         let row = AuditRow { decision: decision(user, 1_768_472_000_000, 0) };
         store.insert_audit(std::slice::from_ref(&row)).await.unwrap();
@@ -173,7 +178,9 @@ pub async fn user_ids_may_hold_any_character(store: &(impl StateStore + AuditSto
 pub async fn a_user_id_that_is_no_key_is_refused(store: &(impl StateStore + AuditStore)) {
     for user in [String::new(), "x".repeat(70_000)] {
         let bytes = user.len();
-        assert!(matches!(store.load(&[&user]).await, Err(StoreError::Refused(_))), "load of {bytes} bytes");
+        // The others of the call are answered all the same.
+        let loaded = store.load(&[&user, "nobody at all"]).await;
+        assert!(matches!(loaded[..], [Err(StoreError::Refused(_)), Ok(None)]), "load of {bytes} bytes");
         let written = store.write(&[cell(&user, "x", FENCE_US)]).await;
         assert!(matches!(written, Err(StoreError::Refused(_))), "write of {bytes} bytes: {written:?}");
     }
@@ -185,7 +192,7 @@ pub async fn a_thousand_cells_in_one_call(store: &(impl StateStore + AuditStore)
     let cells: Vec<Cell> = users.iter().map(|user| cell(user, user.repeat(8), FENCE_US)).collect();
     store.write(&cells).await.unwrap();
     let asked: Vec<&str> = users.iter().map(String::as_str).collect();
-    let loaded = store.load(&asked).await.unwrap();
+    let loaded = load_all(store, &asked).await;
     assert!(loaded.iter().zip(&cells).all(|(found, cell)| found.as_ref() == Some(&cell.bytes)));
 }
 
@@ -197,6 +204,7 @@ fn fence(fence_us: i64) -> FenceRow {
         partition_count: 12,
         incarnation: 0,
         committed_offset: None,
+        retry_offsets: BTreeMap::new(),
     }
 }
 
@@ -209,6 +217,7 @@ pub async fn a_fence_is_taken_once_and_read_back(store: &(impl StateStore + Audi
     assert_eq!(store.read_fence(&topic, 3).await.unwrap(), None);
     let mut mine = fence(FENCE_US);
     mine.committed_offset = Some(4_711);
+    mine.retry_offsets = [(1, 7), (3, 0)].into();
     mine.incarnation = 2;
     store.replace_fence(&topic, 3, None, &mine).await.unwrap();
     assert_eq!(store.read_fence(&topic, 3).await.unwrap(), Some(mine.clone()));
@@ -487,4 +496,11 @@ pub async fn audit_times_may_be_anything(store: &(impl StateStore + AuditStore))
     assert_eq!(store.read_audit(&query(&user)).await.unwrap(), inserted);
     let before_1970 = AuditQuery { until_ms: Some(0), ..query(&user) };
     assert_eq!(store.read_audit(&before_1970).await.unwrap(), inserted[4..]);
+}
+
+pub async fn the_clock_is_ours_or_near_it(store: &(impl StateStore + AuditStore)) {
+    let ours_ms = jiff::Timestamp::now().as_millisecond();
+    if let Some(theirs_ms) = store.clock_ms().await.unwrap() {
+        assert!((theirs_ms - ours_ms).abs() < 60_000, "{theirs_ms} and {ours_ms}");
+    }
 }

@@ -202,7 +202,7 @@ impl Committer {
         let topic = match record.topic {
             OutputTopic::Decisions => &self.decisions,
             OutputTopic::Activity => &self.activity,
-            OutputTopic::DeadLetters => &self.dead_letters,
+            OutputTopic::DeadLetters | OutputTopic::Retry(_) => &self.dead_letters,
         };
         let mut message: BaseRecord<'_, [u8], [u8]> = BaseRecord::to(topic).partition(record.partition);
         message.key = record.key.as_deref();
@@ -239,9 +239,9 @@ impl Committer {
             return Err(CommitError::Failed("the group metadata is of another log".into()));
         };
         let mut offsets = TopicPartitionList::with_capacity(transaction.next_offsets.len());
-        for (partition, offset) in &transaction.next_offsets {
+        for (input, offset) in &transaction.next_offsets {
             offsets
-                .add_partition_offset(&self.events, *partition, Offset::Offset(*offset))
+                .add_partition_offset(&self.events, input.partition, Offset::Offset(*offset))
                 .map_err(|e| CommitError::Failed(e.to_string()))?;
         }
         loop {

@@ -151,6 +151,10 @@ impl EventLog for KafkaLog {
         self.send(Command::Halt);
     }
 
+    fn hold(&mut self, _: std::collections::BTreeSet<i32>) {}
+
+    fn rejoin(&mut self) {}
+
     fn group(&self) -> Result<GroupToken, LogError> {
         group_token(&self.consumer)
             .ok_or_else(|| LogError::Unavailable("the member is rejoining its group".into()))

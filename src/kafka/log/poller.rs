@@ -18,7 +18,7 @@ use super::demand::Demand;
 use super::rebalance::Rebalances;
 use super::{BatchLimits, LogSettings, group_token};
 use crate::kafka::raw;
-use crate::pipeline::log::{Fetched, LogError, Record, Signal, Start, Want};
+use crate::pipeline::log::{Fetched, Input, InputTopic, LogError, Record, Signal, Start, Want};
 use crate::telemetry::health::Health;
 
 /// A sign of life every so many turns: reading the clock at each would cost as much as a look-up per record.
@@ -89,7 +89,7 @@ type KeyCounts = HashMap<u64, usize, BuildHasherDefault<Xxh3>>;
 #[derive(Default)]
 struct Gathering {
     records: Vec<Record>,
-    next_offsets: BTreeMap<i32, i64>,
+    next_offsets: BTreeMap<Input, i64>,
     bytes: usize,
     per_key: KeyCounts,
     full: bool,
@@ -107,7 +107,7 @@ impl Gathering {
         self.bytes += size(&record);
         *self.per_key.entry(key_hash(&record)).or_insert(0) += 1;
         self.full = self.bytes >= limits.max_bytes || self.records.len() + 1 >= limits.max_records;
-        self.next_offsets.insert(record.partition, record.offset + 1);
+        self.next_offsets.insert(record.input(), record.offset + 1);
         self.records.push(record);
     }
 }
@@ -137,7 +137,7 @@ pub(super) struct Poller {
     epoch: Option<u64>,
     records_per_user: usize,
     /// Lowest offset per partition that belongs to the epoch; anything below was read ahead before a seek.
-    expected: BTreeMap<i32, i64>,
+    expected: BTreeMap<Input, i64>,
     gathering: Gathering,
     /// A record that would be one too many of its user; it begins the next batch.
     held_over: Option<Record>,
@@ -243,12 +243,13 @@ impl Poller {
     fn take(&mut self, message: &BorrowedMessage<'_>) {
         let (partition, offset) = (message.partition(), message.offset());
         let current =
-            self.epoch.is_some() && self.expected.get(&partition).is_some_and(|next| offset >= *next);
+            self.epoch.is_some() && self.expected.get(&Input::events(partition)).is_some_and(|next| offset >= *next);
         if !current {
             return;
         }
-        self.expected.insert(partition, offset + 1);
+        self.expected.insert(Input::events(partition), offset + 1);
         let record = Record {
+            topic: InputTopic::Events,
             partition,
             offset,
             timestamp_ms: message.timestamp().to_millis(),
@@ -353,10 +354,10 @@ impl Poller {
     }
 
     /// Seeks every partition, checks each one's own result, and resumes.
-    fn position(&self, offsets: &BTreeMap<i32, i64>) -> Result<(), String> {
+    fn position(&self, offsets: &BTreeMap<Input, i64>) -> Result<(), String> {
         let mut list = TopicPartitionList::with_capacity(offsets.len());
-        for (partition, offset) in offsets {
-            list.add_partition_offset(&self.events, *partition, Offset::Offset(*offset))
+        for (input, offset) in offsets {
+            list.add_partition_offset(&self.events, input.partition, Offset::Offset(*offset))
                 .map_err(|e| e.to_string())?;
         }
         for _ in 0..SEEK_ATTEMPTS {
@@ -368,7 +369,7 @@ impl Poller {
             }
         }
         let assigned = self.consumer.assignment().map_err(|e| e.to_string())?;
-        if offsets.keys().any(|partition| assigned.find_partition(&self.events, *partition).is_none()) {
+        if offsets.keys().any(|input| assigned.find_partition(&self.events, input.partition).is_none()) {
             return Err("a partition is not assigned any more".into());
         }
         self.consumer

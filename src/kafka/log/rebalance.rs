@@ -82,7 +82,7 @@ impl ConsumerContext for Rebalances {
     fn rebalance(&self, consumer: &BaseConsumer<Self>, code: ErrorCode, list: &mut TopicPartitionList) {
         let outcome = match code {
             ErrorCode::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS => {
-                self.assign(consumer, list).map(|partitions| Some(Signal::Assigned { partitions }))
+                self.assign(consumer, list).map(|partitions| Some(Signal::Assigned { partitions, tiers: 0 }))
             }
             _ => {
                 self.drain(consumer.assignment_lost());

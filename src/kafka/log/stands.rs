@@ -10,7 +10,7 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::{Offset, TopicPartitionList};
 
 use super::rebalance::Rebalances;
-use crate::pipeline::log::{LogError, LogIdentity, PartitionStand, StandReader};
+use crate::pipeline::log::{Input, LogError, LogIdentity, PartitionStand, StandReader};
 
 /// One broker call; a pending transaction makes the broker answer "unstable" until it ends, so this is longer than a
 /// round trip.
@@ -32,7 +32,7 @@ fn read(
     consumer: &BaseConsumer<Rebalances>,
     events: &str,
     partitions: &[i32],
-) -> Result<BTreeMap<i32, PartitionStand>, KafkaError> {
+) -> Result<BTreeMap<Input, PartitionStand>, KafkaError> {
     let mut list = TopicPartitionList::with_capacity(partitions.len());
     for partition in partitions {
         list.add_partition(events, *partition);
@@ -46,7 +46,7 @@ fn read(
             Offset::Offset(offset) => Some(offset),
             _ => None,
         };
-        stands.insert(element.partition(), PartitionStand { committed, start, end });
+        stands.insert(Input::events(element.partition()), PartitionStand { committed, start, end });
     }
     Ok(stands)
 }
@@ -64,7 +64,7 @@ fn identity(consumer: &BaseConsumer<Rebalances>, events: &str) -> Result<LogIden
         .client()
         .fetch_cluster_id(CALL_TIMEOUT)
         .ok_or_else(|| LogError::Unavailable("the broker did not tell its cluster id".into()))?;
-    Ok(LogIdentity { cluster_id, partition_count: i32::try_from(count).unwrap_or(i32::MAX) })
+    Ok(LogIdentity { cluster_id, partition_count: i32::try_from(count).unwrap_or(i32::MAX), tiers: 0 })
 }
 
 fn unavailable(error: &KafkaError) -> LogError {
@@ -78,14 +78,23 @@ fn unavailable(error: &KafkaError) -> LogError {
 
 #[async_trait]
 impl StandReader for KafkaStands {
-    async fn stands(&self, partitions: &[i32]) -> Result<BTreeMap<i32, PartitionStand>, LogError> {
+    async fn stands(&self, inputs: &[Input]) -> Result<BTreeMap<Input, PartitionStand>, LogError> {
+        let partitions: Vec<i32> = inputs.iter().map(|i| i.partition).collect();
         let (consumer, events, partitions) =
-            (Arc::clone(&self.consumer), self.events.clone(), partitions.to_vec());
+            (Arc::clone(&self.consumer), self.events.clone(), partitions);
         tokio::task::spawn_blocking(move || {
             read(&consumer, &events, &partitions).map_err(|e| unavailable(&e))
         })
         .await
         .map_err(|e| LogError::Unavailable(e.to_string()))?
+    }
+
+    async fn waiting(&self, _: &BTreeMap<Input, i64>) -> Result<Vec<crate::pipeline::log::Record>, LogError> {
+        Ok(Vec::new())
+    }
+
+    async fn delete_consumed(&self, _: &BTreeMap<Input, i64>) -> Result<(), LogError> {
+        Ok(())
     }
 
     async fn identity(&self) -> Result<LogIdentity, LogError> {

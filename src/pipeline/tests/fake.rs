@@ -1,20 +1,22 @@
 //! A log, a store and a clock in memory: enough of a broker to lose a process and start another.
 
-use std::collections::{BTreeMap, VecDeque};
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use tokio::sync::{Notify, oneshot};
+use tokio::time::Instant;
 
 use crate::campaign::set::CampaignSet;
 use crate::pipeline::campaigns::CampaignSource;
 use crate::pipeline::clock::Clock;
 use crate::pipeline::log::{
-    CommitError, EventLog, EventOutput, Fetched, GroupToken, LogError, LogIdentity, OutputRecord,
-    PartitionStand, Record, Signal, StandReader, Start, Transaction, Want,
+    CommitError, EventLog, EventOutput, Fetched, GroupToken, Input, InputTopic, LogError, LogIdentity,
+    OutputRecord, OutputTopic, PartitionStand, Record, Signal, StandReader, Start, Transaction, Want,
 };
+use crate::pipeline::parking;
+use crate::schema::{EVENT_SCHEMA, InMemorySchemas, SchemaError, SchemaSource, WriterSchema};
 use crate::store::{Cell, FenceRow, StateStore, StoreError};
 
 /// What a commit does.
@@ -30,15 +32,57 @@ pub enum CommitFate {
     Hangs,
 }
 
+impl Broker {
+    /// The log of an input partition.
+    pub fn log(&self, input: Input) -> &[Record] {
+        match input.topic {
+            InputTopic::Events => self.events.get(&input.partition).map_or(&[], Vec::as_slice),
+            InputTopic::Retry(_) => self.retries.get(&input).map_or(&[], Vec::as_slice),
+        }
+    }
+
+    fn end(&self, input: Input) -> i64 {
+        i64::try_from(self.log(input).len()).unwrap()
+    }
+
+    /// Everything that was produced, in order; what goes to a retry topic can be read there.
+    fn publish(&mut self, records: Vec<OutputRecord>) {
+        for record in records {
+            if let OutputTopic::Retry(tier) = record.topic {
+                let input = Input::retry(tier, record.partition);
+                let offset = self.end(input);
+                self.retries.entry(input).or_default().push(Record {
+                    topic: input.topic,
+                    partition: record.partition,
+                    offset,
+                    timestamp_ms: Some(0),
+                    key: record.key.clone(),
+                    value: record.value.clone(),
+                    headers: record.headers.clone(),
+                });
+            }
+            self.published.push(record);
+        }
+    }
+}
+
 #[derive(Default)]
 pub struct Broker {
     pub events: BTreeMap<i32, Vec<Record>>,
-    pub committed: BTreeMap<i32, i64>,
+    /// Retry topics by tier; each has the partitions of `events`.
+    pub retries: BTreeMap<Input, Vec<Record>>,
+    pub tiers: u8,
+    pub committed: BTreeMap<Input, i64>,
+    /// Consumed prefixes that were deleted.
+    pub deleted: BTreeMap<Input, i64>,
+    /// What members were told to hold back.
+    pub held: BTreeSet<i32>,
     pub published: Vec<OutputRecord>,
     pub fates: VecDeque<CommitFate>,
     pub generation: u64,
     pub batches: Vec<usize>,
     pub settled: u64,
+    pub rejoined: u64,
 }
 
 /// The broker that outlives processes.
@@ -58,6 +102,7 @@ impl FakeBroker {
         let log = broker.events.entry(partition).or_default();
         let offset = i64::try_from(log.len()).unwrap();
         log.push(Record {
+            topic: InputTopic::Events,
             partition,
             offset,
             timestamp_ms: Some(0),
@@ -70,18 +115,36 @@ impl FakeBroker {
         offset
     }
 
+    /// Puts a record on a retry topic that no pipeline has written.
+    pub fn append_retry(&self, input: Input, key: &[u8], value: &[u8]) {
+        let mut broker = self.lock();
+        let record = Record {
+            topic: input.topic,
+            partition: input.partition,
+            offset: broker.end(input),
+            timestamp_ms: Some(0),
+            key: Some(Bytes::copy_from_slice(key)),
+            value: Some(Bytes::copy_from_slice(value)),
+            headers: Vec::new(),
+        };
+        broker.retries.entry(input).or_default().push(record);
+    }
+
     /// A new member that owns everything; older generations are fenced.
-    pub fn join(&self, batch_records: usize) -> (FakeLog, Arc<FakeOutput>) {
+    pub fn join(&self, batch_records: usize, clock: FakeClock) -> (FakeLog, Arc<FakeOutput>) {
         let mut broker = self.lock();
         broker.generation += 1;
         let generation = broker.generation;
         let partitions = broker.events.keys().copied().collect();
+        let tiers = broker.tiers;
         drop(broker);
         let log = FakeLog {
             broker: self.clone(),
             generation,
             batch_records,
-            signals: VecDeque::from([Signal::Assigned { partitions }]),
+            clock,
+            held: BTreeSet::new(),
+            signals: VecDeque::from([Signal::Assigned { partitions, tiers }]),
             reading: None,
             per_user: None,
         };
@@ -101,9 +164,9 @@ impl FakeBroker {
 
     pub async fn until_all_committed(&self) {
         self.until(|broker| {
-            broker.events.iter().all(|(p, log)| {
-                broker.committed.get(p).copied().unwrap_or(0) == i64::try_from(log.len()).unwrap()
-            })
+            let events = broker.events.keys().map(|partition| Input::events(*partition));
+            let mut inputs = events.chain(broker.retries.keys().copied());
+            inputs.all(|input| broker.committed.get(&input).copied().unwrap_or(0) == broker.end(input))
         })
         .await;
     }
@@ -113,8 +176,10 @@ pub struct FakeLog {
     broker: FakeBroker,
     generation: u64,
     batch_records: usize,
+    clock: FakeClock,
+    held: BTreeSet<i32>,
     signals: VecDeque<Signal>,
-    reading: Option<(u64, BTreeMap<i32, i64>)>,
+    reading: Option<(u64, BTreeMap<Input, i64>)>,
     per_user: Option<usize>,
 }
 
@@ -126,17 +191,32 @@ impl FakeLog {
         waiting
     }
 
+    /// The assignment that waits knows of no retry topic yet.
+    pub fn forget_tiers(&mut self) {
+        for signal in &mut self.signals {
+            if let Signal::Assigned { tiers, .. } = signal {
+                *tiers = 0;
+            }
+        }
+    }
+
     fn batch(&mut self) -> Option<Fetched> {
         let (epoch, offsets) = self.reading.as_mut()?;
         let mut broker = self.broker.lock();
         let mut records = Vec::new();
-        for (partition, next) in offsets.iter_mut() {
-            let log = broker.events.get(partition)?;
+        let now_ms = self.clock.now_ms();
+        for (input, next) in offsets.iter_mut() {
+            if input.topic == InputTopic::Events && self.held.contains(&input.partition) {
+                continue;
+            }
+            let log = broker.log(*input);
             let from = usize::try_from(*next).unwrap();
             let records_at_most = self.batch_records.min(self.per_user.unwrap_or(usize::MAX));
-            let slice = &log[from..log.len().min(from + records_at_most)];
-            records.extend_from_slice(slice);
-            *next += i64::try_from(slice.len()).unwrap();
+            let is_due = |record: &&Record| parking::due(record).is_none_or(|due_ms| due_ms <= now_ms);
+            let ready = log[from..].iter().take(records_at_most).take_while(is_due);
+            let before = records.len();
+            records.extend(ready.cloned());
+            *next += i64::try_from(records.len() - before).unwrap();
         }
         if records.is_empty() {
             return None;
@@ -144,7 +224,7 @@ impl FakeLog {
         broker.batches.push(records.len());
         let mut next_offsets = BTreeMap::new();
         for record in &records {
-            next_offsets.insert(record.partition, record.offset + 1);
+            next_offsets.insert(record.input(), record.offset + 1);
         }
         Some(Fetched {
             epoch: *epoch,
@@ -170,7 +250,8 @@ impl EventLog for FakeLog {
             {
                 return Signal::Batch(batch);
             }
-            notified.await;
+            // Virtual time passes, so that what is due is seen though nothing is appended.
+            let _ = tokio::time::timeout(std::time::Duration::from_millis(5), notified).await;
         }
     }
 
@@ -180,11 +261,25 @@ impl EventLog for FakeLog {
 
     fn start(&mut self, start: Start) {
         self.per_user = start.max_records_per_user;
+        self.held.clear();
         self.reading = Some((start.epoch, start.next_offsets));
     }
 
     fn halt(&mut self) {
         self.reading = None;
+    }
+
+    fn hold(&mut self, partitions: BTreeSet<i32>) {
+        self.broker.lock().held.clone_from(&partitions);
+        self.held = partitions;
+    }
+
+    /// The group gives everything again, the new retry topics included.
+    fn rejoin(&mut self) {
+        let mut broker = self.broker.lock();
+        broker.rejoined += 1;
+        let partitions = broker.events.keys().copied().collect();
+        self.signals.push_back(Signal::Assigned { partitions, tiers: broker.tiers });
     }
 
     fn group(&self) -> Result<GroupToken, LogError> {
@@ -198,20 +293,35 @@ struct FakeStands(FakeBroker);
 
 #[async_trait]
 impl StandReader for FakeStands {
-    async fn stands(&self, partitions: &[i32]) -> Result<BTreeMap<i32, PartitionStand>, LogError> {
+    async fn stands(&self, inputs: &[Input]) -> Result<BTreeMap<Input, PartitionStand>, LogError> {
         let broker = self.0.lock();
-        Ok(partitions
-            .iter()
-            .map(|p| {
-                let end = broker.events.get(p).map_or(0, |log| i64::try_from(log.len()).unwrap());
-                (*p, PartitionStand { committed: broker.committed.get(p).copied(), start: 0, end })
-            })
-            .collect())
+        let stand = |input: &Input| PartitionStand {
+            committed: broker.committed.get(input).copied(),
+            start: broker.deleted.get(input).copied().unwrap_or(0),
+            end: broker.end(*input),
+        };
+        Ok(inputs.iter().map(|input| (*input, stand(input))).collect())
+    }
+
+    async fn waiting(&self, from: &BTreeMap<Input, i64>) -> Result<Vec<Record>, LogError> {
+        let broker = self.0.lock();
+        let mut waiting = Vec::new();
+        for (input, offset) in from {
+            let log = &broker.log(*input)[usize::try_from(*offset).unwrap()..];
+            waiting.extend(log.iter().map(|record| Record { value: None, ..record.clone() }));
+        }
+        Ok(waiting)
+    }
+
+    async fn delete_consumed(&self, below: &BTreeMap<Input, i64>) -> Result<(), LogError> {
+        self.0.lock().deleted.extend(below);
+        Ok(())
     }
 
     async fn identity(&self) -> Result<LogIdentity, LogError> {
-        let count = i32::try_from(self.0.lock().events.len()).unwrap();
-        Ok(LogIdentity { cluster_id: "fake".into(), partition_count: count })
+        let broker = self.0.lock();
+        let (count, tiers) = (i32::try_from(broker.events.len()).unwrap(), broker.tiers);
+        Ok(LogIdentity { cluster_id: "fake".into(), partition_count: count, tiers })
     }
 }
 
@@ -246,7 +356,7 @@ impl EventOutput for FakeOutput {
             return Err(CommitError::Failed("told to".into()));
         }
         let mut broker = self.broker.lock();
-        broker.published.extend(transaction.records);
+        broker.publish(transaction.records);
         broker.committed.extend(transaction.next_offsets);
         match fate {
             CommitFate::CommitsUnknown => Err(CommitError::Unknown("told to".into())),
@@ -267,7 +377,11 @@ pub struct Tables {
     pub fences: BTreeMap<i32, FenceRow>,
     pub failing_writes: u32,
     pub failing_loads: u32,
+    /// Users whose cells cannot be read.
+    pub unreadable: BTreeSet<String>,
     pub writes: Vec<Vec<Cell>>,
+    /// The store's wall clock, when it is another than ours.
+    pub clock_ms: Option<i64>,
 }
 
 #[derive(Clone, Default)]
@@ -281,13 +395,21 @@ impl FakeStore {
 
 #[async_trait]
 impl StateStore for FakeStore {
-    async fn load(&self, user_ids: &[&str]) -> Result<Vec<Option<Bytes>>, StoreError> {
+    async fn load(&self, user_ids: &[&str]) -> Vec<Result<Option<Bytes>, StoreError>> {
         let mut tables = self.lock();
-        if tables.failing_loads > 0 {
-            tables.failing_loads -= 1;
-            return Err(StoreError::Unavailable("told to".into()));
-        }
-        Ok(user_ids.iter().map(|user| tables.cells.get(*user).map(|(_, bytes)| bytes.clone())).collect())
+        let is_away = tables.failing_loads > 0;
+        tables.failing_loads = tables.failing_loads.saturating_sub(1);
+        let load = |user: &&str| {
+            if is_away || tables.unreadable.contains(*user) {
+                return Err(StoreError::Unavailable("told to".into()));
+            }
+            Ok(tables.cells.get(*user).map(|(_, bytes)| bytes.clone()))
+        };
+        user_ids.iter().map(load).collect()
+    }
+
+    async fn clock_ms(&self) -> Result<Option<i64>, StoreError> {
+        Ok(self.lock().clock_ms)
     }
 
     async fn write(&self, cells: &[Cell]) -> Result<(), StoreError> {
@@ -328,19 +450,26 @@ impl StateStore for FakeStore {
     }
 }
 
-/// A clock that stands where it is put.
-#[derive(Clone, Default)]
-pub struct FakeClock(Arc<AtomicI64>);
+/// A clock that is put somewhere and goes on from there with tokio's time.
+#[derive(Clone)]
+pub struct FakeClock(Arc<Mutex<(i64, Instant)>>);
+
+impl Default for FakeClock {
+    fn default() -> FakeClock {
+        FakeClock(Arc::new(Mutex::new((0, Instant::now()))))
+    }
+}
 
 impl FakeClock {
     pub fn set_ms(&self, now_ms: i64) {
-        self.0.store(now_ms, Ordering::SeqCst);
+        *self.0.lock().unwrap() = (now_ms, Instant::now());
     }
 }
 
 impl Clock for FakeClock {
     fn now_ms(&self) -> i64 {
-        self.0.load(Ordering::SeqCst)
+        let (at_ms, since) = *self.0.lock().unwrap();
+        at_ms + i64::try_from(since.elapsed().as_millis()).unwrap()
     }
 }
 
@@ -355,5 +484,28 @@ impl CampaignSource for FakeCampaigns {
 
     async fn caught_up(&self) -> Result<(), LogError> {
         Ok(())
+    }
+}
+
+/// A registry that learns.
+#[derive(Clone, Default)]
+pub struct FakeSchemas(Arc<Mutex<InMemorySchemas>>);
+
+impl FakeSchemas {
+    /// From now on the id is known as the schema of events.
+    pub fn register(&self, id: u32) {
+        let mut schemas = self.0.lock().unwrap();
+        *schemas = schemas.clone().with(id, EVENT_SCHEMA).unwrap();
+    }
+}
+
+#[async_trait]
+impl SchemaSource for FakeSchemas {
+    async fn schema(&self, id: u32) -> Result<Arc<WriterSchema>, SchemaError> {
+        self.cached(id).ok_or(SchemaError::Unknown { id })
+    }
+
+    fn cached(&self, id: u32) -> Option<Arc<WriterSchema>> {
+        self.0.lock().unwrap().cached(id)
     }
 }

@@ -1,5 +1,7 @@
 //! A fence row as it lies in the table: JSON, because it is read by people in trouble and written once an hour.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -13,10 +15,20 @@ struct Stored {
     partition_count: i32,
     incarnation: u32,
     committed_offset: Option<i64>,
+    #[serde(default)]
+    retry_offsets: BTreeMap<u8, i64>,
 }
 
 pub(super) fn encode(row: &FenceRow) -> Vec<u8> {
-    let FenceRow { fence_us, token, cluster_id, partition_count, incarnation, committed_offset } = row;
+    let FenceRow {
+        fence_us,
+        token,
+        cluster_id,
+        partition_count,
+        incarnation,
+        committed_offset,
+        retry_offsets,
+    } = row;
     let stored = Stored {
         fence_us: *fence_us,
         token: token.to_string(),
@@ -24,8 +36,9 @@ pub(super) fn encode(row: &FenceRow) -> Vec<u8> {
         partition_count: *partition_count,
         incarnation: *incarnation,
         committed_offset: *committed_offset,
+        retry_offsets: retry_offsets.clone(),
     };
-    serde_json::to_vec(&stored).unwrap_or_default() // a struct of scalars always serializes
+    serde_json::to_vec(&stored).unwrap_or_default() // a struct of scalars and a map by number always serializes
 }
 
 pub(super) fn decode(bytes: &[u8]) -> Result<FenceRow, String> {
@@ -39,5 +52,6 @@ pub(super) fn decode(bytes: &[u8]) -> Result<FenceRow, String> {
         partition_count: stored.partition_count,
         incarnation: stored.incarnation,
         committed_offset: stored.committed_offset,
+        retry_offsets: stored.retry_offsets,
     })
 }

@@ -1,5 +1,7 @@
 //! Taking and reading a fence (rule F1).
 
+use std::collections::BTreeMap;
+
 use scylla::value::{CqlValue, Row};
 use uuid::Uuid;
 
@@ -7,7 +9,8 @@ use super::failure::unreadable;
 use super::{ScyllaStore, StoreError};
 use crate::store::FenceRow;
 
-type Columns = (i64, Uuid, String, i32, i64, Option<i64>);
+type Columns =
+    (i64, Uuid, String, i32, i64, Option<i64>, Option<BTreeMap<i32, i64>>, Option<String>);
 
 pub(super) async fn read(
     store: &ScyllaStore,
@@ -18,9 +21,34 @@ pub(super) async fn read(
     let Some(columns) = rows.maybe_first_row::<Columns>().map_err(|error| unreadable(&error))? else {
         return Ok(None);
     };
-    let (fence_us, token, cluster_id, partition_count, incarnation, committed_offset) = columns;
+    let (fence_us, token, cluster_id, partition_count, incarnation, committed_offset, tiers, datacenter) = columns;
+    check_datacenter(datacenter, &store.local_datacenter)?;
     let incarnation = u32::try_from(incarnation).map_err(|error| unreadable(&error))?;
-    Ok(Some(FenceRow { fence_us, token, cluster_id, partition_count, incarnation, committed_offset }))
+    let retry_offsets = tiers
+        .unwrap_or_default()
+        .into_iter()
+        .map(|(tier, offset)| Ok((u8::try_from(tier).map_err(|error| unreadable(&error))?, offset)))
+        .collect::<Result<_, StoreError>>()?;
+    Ok(Some(FenceRow {
+        fence_us,
+        token,
+        cluster_id,
+        partition_count,
+        incarnation,
+        committed_offset,
+        retry_offsets,
+    }))
+}
+
+/// LOCAL_QUORUM in two datacenters would be two truths (rule F4).
+fn check_datacenter(stored: Option<String>, ours: &str) -> Result<(), StoreError> {
+    match stored {
+        Some(stored) if stored != ours => Err(StoreError::Refused(format!(
+            "the other instances keep their states in datacenter {stored}, this one in {ours}: set \
+             store.scylla.local_datacenter to the same one in all of them"
+        ))),
+        _ => Ok(()),
+    }
 }
 
 pub(super) async fn replace(
@@ -76,6 +104,8 @@ async fn attempt(
     next: &FenceRow,
 ) -> Result<bool, StoreError> {
     let incarnation = i64::from(next.incarnation);
+    let retry_offsets: BTreeMap<i32, i64> =
+        next.retry_offsets.iter().map(|(tier, offset)| (i32::from(*tier), *offset)).collect();
     let rows = match expected {
         None => {
             let values = (
@@ -87,6 +117,8 @@ async fn attempt(
                 next.partition_count,
                 incarnation,
                 next.committed_offset,
+                &retry_offsets,
+                &store.local_datacenter,
             );
             store.rows(&store.statements.insert_fence, values).await?
         }
@@ -98,6 +130,8 @@ async fn attempt(
                 next.partition_count,
                 incarnation,
                 next.committed_offset,
+                &retry_offsets,
+                &store.local_datacenter,
                 topic,
                 partition,
                 expected.fence_us,
@@ -126,6 +160,7 @@ mod tests {
             partition_count: 1,
             incarnation: 0,
             committed_offset: None,
+            retry_offsets: BTreeMap::new(),
         }
     }
 
@@ -162,6 +197,14 @@ mod tests {
         assert_eq!(judged(Some(&mine), Some(&old), &mine, false), "taken");
         assert_eq!(judged(Some(&theirs), Some(&old), &mine, false), "fenced");
         assert_eq!(judged(None, Some(&old), &mine, false), "fenced");
+    }
+
+    #[test]
+    fn another_datacenter_is_refused_with_what_to_do() {
+        assert!(check_datacenter(None, "a").is_ok());
+        assert!(check_datacenter(Some("a".to_owned()), "a").is_ok());
+        let refused = check_datacenter(Some("b".to_owned()), "a").unwrap_err().to_string();
+        assert!(refused.contains("datacenter b") && refused.contains("local_datacenter"), "{refused}");
     }
 
     #[test]

@@ -59,8 +59,8 @@ impl Statements {
         };
 
         let mut read_fence = idempotent(format!(
-            "SELECT fence_us, owner_token, cluster_id, partition_count, incarnation, committed_offset \
-             FROM {keyspace}.partition_fence WHERE topic = ? AND partition_id = ?"
+            "SELECT fence_us, owner_token, cluster_id, partition_count, incarnation, committed_offset, \
+             retry_offsets, local_datacenter FROM {keyspace}.partition_fence WHERE topic = ? AND partition_id = ?"
         ))
         .await?;
         // Serial: it finishes a lightweight transaction that is under way, so its outcome is known afterwards.
@@ -81,12 +81,13 @@ impl Statements {
             read_fence,
             insert_fence: conditional(format!(
                 "INSERT INTO {keyspace}.partition_fence (topic, partition_id, fence_us, owner_token, cluster_id, \
-                 partition_count, incarnation, committed_offset) VALUES (?, ?, ?, ?, ?, ?, ?, ?) IF NOT EXISTS"
+                 partition_count, incarnation, committed_offset, retry_offsets, local_datacenter) \
+                 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) IF NOT EXISTS"
             ))
             .await?,
             update_fence: conditional(format!(
                 "UPDATE {keyspace}.partition_fence SET fence_us = ?, owner_token = ?, cluster_id = ?, \
-                 partition_count = ?, incarnation = ?, committed_offset = ? \
+                 partition_count = ?, incarnation = ?, committed_offset = ?, retry_offsets = ?, local_datacenter = ? \
                  WHERE topic = ? AND partition_id = ? IF fence_us = ? AND owner_token = ?"
             ))
             .await?,

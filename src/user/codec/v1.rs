@@ -7,6 +7,7 @@ use bitcode::{Decode, Encode};
 use crate::decision::Outcome;
 use crate::event::Value;
 use crate::position::Position;
+use crate::user::state::Erasure;
 use crate::user::UserState;
 use crate::user::allows::{AllowLog, CampaignAllows};
 use crate::user::dedup::DedupWindow;
@@ -23,6 +24,7 @@ struct StateV1<'a> {
     allows: Vec<AllowsV1>,
     seen_ids: Vec<SeenV1>,
     entries: Vec<EntryV1<'a>>,
+    erasure: Option<ErasureV1>,
     /// Payloads of the outputs, one after the other: bitcode encodes no borrowed bytes.
     payloads: Vec<u8>,
 }
@@ -32,6 +34,12 @@ struct PositionV1 {
     incarnation: u32,
     partition: i32,
     offset: i64,
+}
+
+#[derive(Encode, Decode)]
+struct ErasureV1 {
+    position: PositionV1,
+    at_ms: i64,
 }
 
 #[derive(Encode, Decode)]
@@ -114,6 +122,9 @@ pub(super) fn encode(state: &UserState) -> Vec<u8> {
         allows: state.allows.campaigns.iter().map(|(key, allows)| allows_to_wire(*key, allows)).collect(),
         seen_ids: state.dedup.iter().map(|(hash, seen_ms)| SeenV1 { hash, seen_ms }).collect(),
         entries,
+        erasure: state
+            .erasure
+            .map(|Erasure { position, at_ms }| ErasureV1 { position: position_to_wire(position), at_ms }),
         payloads,
     })
 }
@@ -136,6 +147,10 @@ pub(super) fn decode(body: &[u8]) -> Option<UserState> {
         allows: allows_from_wire(wire.allows)?,
         dedup,
         outbox: outbox_from_wire(wire.entries, &wire.payloads)?,
+        erasure: wire.erasure.map(|ErasureV1 { position, at_ms }| Erasure {
+            position: position_from_wire(position),
+            at_ms,
+        }),
     })
 }
 
