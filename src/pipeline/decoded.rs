@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use super::backoff::Backoff;
 use super::apply::Standing;
+use super::backoff::Backoff;
 use super::failure::{BadRecord, Failure, Infrastructure, Reaction, policy};
 use super::log::{InputTopic, Record};
 use super::parking::Origin;
@@ -118,17 +118,14 @@ impl Decoder {
     }
 
     /// Our headers are believed on retry topics only (rule P10).
-    fn origin_of(
-        &self,
-        record: &Record,
-        standing: &Standing,
-    ) -> Result<Result<Origin, Verdict>, Abandoned> {
+    fn origin_of(&self, record: &Record, standing: &Standing) -> Result<Result<Origin, Verdict>, Abandoned> {
         match record.topic {
             InputTopic::Retry(_) => Ok(Origin::of_retry(record, &self.settings.events_topic)
                 .map_err(|text| Verdict::new(BadRecord::BadRetryRecord, text))),
             // A record of a partition that is not ours belongs to an epoch that has ended.
             InputTopic::Events => {
-                let position = standing.ownership.position(record.partition, record.offset).ok_or(Abandoned)?;
+                let position =
+                    standing.ownership.position(record.partition, record.offset).ok_or(Abandoned)?;
                 Ok(Ok(Origin::of_event(position, record.timestamp_ms)))
             }
         }

@@ -122,13 +122,12 @@ pub fn policy(failure: &Failure<'_>) -> Reaction {
         // Pure functions of the record's bytes: any reading judges the same. A wrong partition is among them because
         // the cell of its user has its writer elsewhere.
         Failure::Bad(
-            BadRecord::BadKey
-            | BadRecord::WrongPartition
-            | BadRecord::BadRetryRecord
-            | BadRecord::BadFraming,
+            BadRecord::BadKey | BadRecord::WrongPartition | BadRecord::BadRetryRecord | BadRecord::BadFraming,
         ) => Reaction::DeadLetter { recorded: false },
         // The registry may learn of it: a producer may be ahead of its replication.
-        Failure::Bad(BadRecord::UnknownSchema) => Reaction::Park { tier: ParkIn::TierOfAttempt, runs_out: true },
+        Failure::Bad(BadRecord::UnknownSchema) => {
+            Reaction::Park { tier: ParkIn::TierOfAttempt, runs_out: true }
+        }
         // Store and key failures are nothing that a record could run out of attempts for.
         Failure::UnreadableState(StoreError::Unavailable(_) | StoreError::Fenced { .. }) => {
             Reaction::Park { tier: ParkIn::TierOfAttempt, runs_out: false }

@@ -333,7 +333,8 @@ impl Lane {
         let (mut missing, mut unreadable) = (BTreeMap::<&str, i32>::new(), BTreeMap::new());
         for record in decoded {
             let Some(user_id) = &record.user_id else { continue };
-            let is_needed = turn(record, &self.pending, &unreadable, standing, &self.settings.retry) == Turn::Apply;
+            let is_needed =
+                turn(record, &self.pending, &unreadable, standing, &self.settings.retry) == Turn::Apply;
             if is_needed && !self.cache.contains(user_id) {
                 missing.insert(user_id, record.record.partition);
             }

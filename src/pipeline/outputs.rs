@@ -100,7 +100,12 @@ pub struct Why<'a> {
 
 /// A dead letter: the record itself, and why. A header of ours that the producer forged is left out, so that each of
 /// ours is there once. Without an origin the record is named by where it was read.
-pub fn dead_letter(record: &Record, origin: Option<&Origin>, topics: &Settings, why: Why<'_>) -> OutputRecord {
+pub fn dead_letter(
+    record: &Record,
+    origin: Option<&Origin>,
+    topics: &Settings,
+    why: Why<'_>,
+) -> OutputRecord {
     let mut headers = foreign(record);
     match (origin, record.topic) {
         (Some(origin), _) => headers.extend(place(origin, &topics.events_topic)),
@@ -125,7 +130,14 @@ pub fn dead_letter(record: &Record, origin: Option<&Origin>, topics: &Settings, 
 }
 
 /// A record that waits in `tier` until `due_ms`, for the partition number that it came from (rule P10).
-pub fn retry(record: &Record, origin: &Origin, tier: u8, due_ms: i64, topics: &Settings, why: Why<'_>) -> OutputRecord {
+pub fn retry(
+    record: &Record,
+    origin: &Origin,
+    tier: u8,
+    due_ms: i64,
+    topics: &Settings,
+    why: Why<'_>,
+) -> OutputRecord {
     let mut headers = foreign(record);
     headers.extend(place(origin, &topics.events_topic));
     headers.push(text(header::ORIGINAL_INCARNATION, origin.position.incarnation.to_string()));

@@ -17,8 +17,8 @@ use super::clock::Clock;
 use super::decoded::Abandoned;
 use super::failure::{Failure, Infrastructure, Reaction, policy};
 use super::log::{
-    CommitError, EventOutput, GroupToken, Input, InputTopic, LogError, LogIdentity, PartitionStand, StandReader,
-    Transaction,
+    CommitError, EventOutput, GroupToken, Input, InputTopic, LogError, LogIdentity, PartitionStand,
+    StandReader, Transaction,
 };
 use super::ownership::{Assigned, OwnedPartition, Ownership};
 use super::parking::Waiting;
@@ -131,8 +131,9 @@ impl Owner {
             }
         });
         let fenced: Vec<(i32, FenceRow)> = stream::iter(fences).buffered(ROWS_AT_ONCE).try_collect().await?;
-        let partitions =
-            fenced.into_iter().map(|(partition, row)| (partition, OwnedPartition { row, since_batch: batch }));
+        let partitions = fenced
+            .into_iter()
+            .map(|(partition, row)| (partition, OwnedPartition { row, since_batch: batch }));
         let ownership = Ownership {
             partition_count: identity.partition_count,
             tiers: assigned.tiers,
@@ -256,7 +257,8 @@ impl Owner {
         partitions: &[i32],
         epoch: &CancellationToken,
     ) -> Result<Vec<(i32, Option<FenceRow>)>, TakeError> {
-        let read = async |partition: i32| Ok::<_, TakeError>((partition, self.read_row(partition, epoch).await?));
+        let read =
+            async |partition: i32| Ok::<_, TakeError>((partition, self.read_row(partition, epoch).await?));
         let reads: Vec<_> = partitions.iter().map(|partition| read(*partition)).collect();
         stream::iter(reads).buffered(ROWS_AT_ONCE).try_collect().await
     }

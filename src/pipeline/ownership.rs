@@ -37,7 +37,8 @@ impl Assigned {
 
 /// A partition of `events` and those of the retry topics that belong to it.
 fn inputs_of(partition: i32, tiers: u8) -> impl Iterator<Item = Input> {
-    std::iter::once(Input::events(partition)).chain((1..=tiers).map(move |tier| Input::retry(tier, partition)))
+    std::iter::once(Input::events(partition))
+        .chain((1..=tiers).map(move |tier| Input::retry(tier, partition)))
 }
 
 /// The partitions of one assignment.

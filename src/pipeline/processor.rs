@@ -337,7 +337,8 @@ impl<L: EventLog> Processor<L> {
             tracing::info!("no partition is held back any more");
             self.health.note(HELD_NOTE, None);
         } else {
-            let text = format!("partitions {held:?} pause: too many of their records wait in the retry topics");
+            let text =
+                format!("partitions {held:?} pause: too many of their records wait in the retry topics");
             tracing::error!("{text}; see campaignd_parked_records_total for the reason");
             self.health.note(HELD_NOTE, Some(text));
         }

@@ -214,8 +214,7 @@ impl StateStore for ScyllaStore {
     async fn clock_ms(&self) -> Result<Option<i64>, StoreError> {
         let _slot = self.slot().await?;
         let asked = "SELECT toUnixTimestamp(now()) FROM system.local";
-        let answer =
-            self.session.query_unpaged(asked, ()).await.map_err(|error| request_error(&error))?;
+        let answer = self.session.query_unpaged(asked, ()).await.map_err(|error| request_error(&error))?;
         let rows = answer.into_rows_result().map_err(|error| unreadable(&error))?;
         let (now_ms,) = rows.first_row::<(i64,)>().map_err(|error| unreadable(&error))?;
         Ok(Some(now_ms))

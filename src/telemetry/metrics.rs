@@ -201,7 +201,10 @@ impl Metrics {
                 &["code"],
             )?,
             unparked: counter("unparked_records_total", "Records of retry topics that wait no more.")?,
-            pending_records: gauge("pending_records", "Records that wait in the retry topics of our partitions.")?,
+            pending_records: gauge(
+                "pending_records",
+                "Records that wait in the retry topics of our partitions.",
+            )?,
             held_partitions: gauge(
                 "held_partitions",
                 "Partitions of `events` that pause because too much of them waits in retry topics.",

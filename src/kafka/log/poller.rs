@@ -242,8 +242,8 @@ impl Poller {
 
     fn take(&mut self, message: &BorrowedMessage<'_>) {
         let (partition, offset) = (message.partition(), message.offset());
-        let current =
-            self.epoch.is_some() && self.expected.get(&Input::events(partition)).is_some_and(|next| offset >= *next);
+        let current = self.epoch.is_some()
+            && self.expected.get(&Input::events(partition)).is_some_and(|next| offset >= *next);
         if !current {
             return;
         }

@@ -80,8 +80,7 @@ fn unavailable(error: &KafkaError) -> LogError {
 impl StandReader for KafkaStands {
     async fn stands(&self, inputs: &[Input]) -> Result<BTreeMap<Input, PartitionStand>, LogError> {
         let partitions: Vec<i32> = inputs.iter().map(|i| i.partition).collect();
-        let (consumer, events, partitions) =
-            (Arc::clone(&self.consumer), self.events.clone(), partitions);
+        let (consumer, events, partitions) = (Arc::clone(&self.consumer), self.events.clone(), partitions);
         tokio::task::spawn_blocking(move || {
             read(&consumer, &events, &partitions).map_err(|e| unavailable(&e))
         })

@@ -131,7 +131,15 @@ mod tests {
         let why = Why { code: Some("unknown_schema"), text: "why", campaigns_position: 12 };
         let OutputRecord { partition, key, value, headers, .. } =
             outputs::retry(&event(), &origin(), 2, 5_000, settings, why);
-        Record { topic: InputTopic::Retry(2), partition, offset: 0, timestamp_ms: Some(9), key, value, headers }
+        Record {
+            topic: InputTopic::Retry(2),
+            partition,
+            offset: 0,
+            timestamp_ms: Some(9),
+            key,
+            value,
+            headers,
+        }
     }
 
     #[test]

@@ -58,7 +58,10 @@ impl Pending {
             return BTreeSet::new();
         }
         let users = self.users.values().filter(|positions| positions.len() > max);
-        users.filter_map(|positions| positions.keys().next_back()).map(|position| position.partition).collect()
+        users
+            .filter_map(|positions| positions.keys().next_back())
+            .map(|position| position.partition)
+            .collect()
     }
 
     /// Records that wait, by partition.

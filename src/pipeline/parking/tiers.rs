@@ -84,8 +84,9 @@ mod tests {
     /// Rule P3.
     #[test]
     fn a_blocked_record_waits_in_the_longest_tier_that_its_blocker_outlasts() {
-        let of: Vec<u8> =
-            [-5, 0, 999, 1_000, 9_999, 10_000, 60_000, 599_999, 600_000, i64::MAX].map(|ms| tiers().of_blocked(ms)).into();
+        let of: Vec<u8> = [-5, 0, 999, 1_000, 9_999, 10_000, 60_000, 599_999, 600_000, i64::MAX]
+            .map(|ms| tiers().of_blocked(ms))
+            .into();
         assert_eq!(of, [1, 1, 1, 1, 1, 2, 3, 3, 4, 4]);
     }
 

@@ -159,7 +159,12 @@ impl FakeBroker {
             }
             tokio::time::sleep(std::time::Duration::from_millis(1)).await;
         }
-        panic!("the broker never came to the expected state");
+        let broker = self.lock();
+        let topics: Vec<_> = broker.published.iter().map(|record| record.topic).collect();
+        panic!(
+            "the broker never came to the expected state: committed {:?}, published {topics:?}",
+            broker.committed
+        );
     }
 
     pub async fn until_all_committed(&self) {

@@ -10,7 +10,9 @@ use std::time::Duration;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use self::fake::{CommitFate, FakeBroker, FakeCampaigns, FakeClock, FakeLog, FakeOutput, FakeSchemas, FakeStore};
+use self::fake::{
+    CommitFate, FakeBroker, FakeCampaigns, FakeClock, FakeLog, FakeOutput, FakeSchemas, FakeStore,
+};
 use super::lane::LaneParts;
 use super::log::{OutputRecord, OutputTopic};
 use super::outputs::header;
@@ -120,8 +122,7 @@ impl World {
     }
 
     fn start_with(&self, log: FakeLog, output: Arc<FakeOutput>) -> Process {
-        let settings =
-            Settings { max_outbox_bytes: self.max_outbox_bytes, ..settings(Partitioner::Murmur2) };
+        let settings = Settings { max_outbox_bytes: self.max_outbox_bytes, ..settings(Partitioner::Murmur2) };
         let parts = Parts {
             log,
             output,

@@ -1,5 +1,6 @@
 //! Retries that keep a user's order, the skipping of what nobody cares for, and erasure.
 
+use super::fake::Broker;
 use super::*;
 use crate::pipeline::log::Input;
 use crate::pipeline::parking::Origin;
@@ -23,18 +24,17 @@ impl World {
         encode_event(&event, &mut body);
         self.append_raw(user.as_bytes(), wire::frame(schema_id, &body))
     }
+}
 
-    /// How often each retry topic was written to.
-    fn retries(&self) -> BTreeMap<u8, usize> {
-        let broker = self.broker.lock();
-        let mut counts = BTreeMap::new();
-        for record in &broker.published {
-            if let OutputTopic::Retry(tier) = record.topic {
-                *counts.entry(tier).or_default() += 1;
-            }
+/// How often each retry topic was written to.
+fn retries(broker: &Broker) -> BTreeMap<u8, usize> {
+    let mut counts = BTreeMap::new();
+    for record in &broker.published {
+        if let OutputTopic::Retry(tier) = record.topic {
+            *counts.entry(tier).or_default() += 1;
         }
-        counts
     }
+    counts
 }
 
 /// Rules P1, P2, P5: an unknown schema parks its user; what comes behind it waits, others do not.
@@ -111,7 +111,7 @@ async fn a_user_whose_state_cannot_be_read_waits_as_long_as_it_takes() {
     world.append("ada", "a0", NOON_MS);
     world.append("bob", "b0", NOON_MS);
     let process = world.start();
-    world.broker.until(|_| world.retries().get(&2).is_some_and(|count| *count > 3)).await;
+    world.broker.until(|broker| retries(broker).get(&2).is_some_and(|count| *count > 3)).await;
     assert_eq!(world.decided("each"), ["b0:allow"]);
     world.store.lock().unreadable.clear();
     world.broker.until_all_committed().await;
@@ -168,7 +168,10 @@ async fn a_forged_retry_record_is_a_dead_letter() {
     process.stop().await;
     let dead = world.dead_letters();
     assert_eq!(dead.len(), 1);
-    assert_eq!((dead[0].0.as_str(), dead[0].1.value.as_deref()), ("bad_retry_record", Some(&b"whatever"[..])));
+    assert_eq!(
+        (dead[0].0.as_str(), dead[0].1.value.as_deref()),
+        ("bad_retry_record", Some(&b"whatever"[..]))
+    );
     assert_eq!(world.decided("each"), ["a0:allow"]);
 }
 
@@ -188,12 +191,16 @@ async fn what_was_consumed_of_a_retry_topic_is_deleted() {
 #[tokio::test(start_paused = true)]
 async fn an_erasure_overtakes_what_waits_and_mends_a_corrupt_cell() {
     let world = World::new(1);
-    world.store.lock().cells.insert("ada".into(), (1, b"no cell".as_slice().into()));
+    world.store.lock().cells.insert("ada".into(), (1, b"\x01no cell".as_slice().into()));
     world.append("ada", "a0", NOON_MS);
     world.append("ada", "a1", NOON_MS);
     let process = world.start();
     world.broker.until(|broker| broker.committed.get(&Input::events(0)) == Some(&2)).await;
-    assert_eq!(world.retries().keys().copied().collect::<Vec<_>>(), [2], "the last tier at once");
+    assert_eq!(
+        retries(&world.broker.lock()).keys().copied().collect::<Vec<_>>(),
+        [2],
+        "the last tier at once"
+    );
     world.append_under(SCHEMA_ID, "ada", "erase", "user.erased");
     world.append("ada", "late", NOON_MS);
     world.append("ada", "a2", NOON_MS + 1);

@@ -9,8 +9,7 @@ use super::failure::unreadable;
 use super::{ScyllaStore, StoreError};
 use crate::store::FenceRow;
 
-type Columns =
-    (i64, Uuid, String, i32, i64, Option<i64>, Option<BTreeMap<i32, i64>>, Option<String>);
+type Columns = (i64, Uuid, String, i32, i64, Option<i64>, Option<BTreeMap<i32, i64>>, Option<String>);
 
 pub(super) async fn read(
     store: &ScyllaStore,
@@ -21,7 +20,8 @@ pub(super) async fn read(
     let Some(columns) = rows.maybe_first_row::<Columns>().map_err(|error| unreadable(&error))? else {
         return Ok(None);
     };
-    let (fence_us, token, cluster_id, partition_count, incarnation, committed_offset, tiers, datacenter) = columns;
+    let (fence_us, token, cluster_id, partition_count, incarnation, committed_offset, tiers, datacenter) =
+        columns;
     check_datacenter(datacenter, &store.local_datacenter)?;
     let incarnation = u32::try_from(incarnation).map_err(|error| unreadable(&error))?;
     let retry_offsets = tiers

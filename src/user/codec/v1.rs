@@ -7,12 +7,12 @@ use bitcode::{Decode, Encode};
 use crate::decision::Outcome;
 use crate::event::Value;
 use crate::position::Position;
-use crate::user::state::Erasure;
 use crate::user::UserState;
 use crate::user::allows::{AllowLog, CampaignAllows};
 use crate::user::dedup::DedupWindow;
 use crate::user::history::{History, Occurrence, TypeHistory};
 use crate::user::outbox::{Outbox, Output};
+use crate::user::state::Erasure;
 
 #[derive(Encode, Decode)]
 struct StateV1<'a> {
@@ -147,10 +147,9 @@ pub(super) fn decode(body: &[u8]) -> Option<UserState> {
         allows: allows_from_wire(wire.allows)?,
         dedup,
         outbox: outbox_from_wire(wire.entries, &wire.payloads)?,
-        erasure: wire.erasure.map(|ErasureV1 { position, at_ms }| Erasure {
-            position: position_from_wire(position),
-            at_ms,
-        }),
+        erasure: wire
+            .erasure
+            .map(|ErasureV1 { position, at_ms }| Erasure { position: position_from_wire(position), at_ms }),
     })
 }
 
