@@ -1,5 +1,7 @@
 //! `campaignd topology`: the topics.
 
+mod rebase;
+
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -9,7 +11,7 @@ use serde_json::json;
 use super::{ConfigArguments, DIFFERENCES, DONE, Output, UsageError};
 use crate::topology::{Cluster, Planned, Verdict, built_in, plan, read_directory};
 
-/// Create the topics that are missing
+/// Create the topics that are missing, and say that one was made anew
 #[derive(Debug, Args)]
 pub struct Arguments {
     #[command(subcommand)]
@@ -19,6 +21,7 @@ pub struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Command {
     Apply(Apply),
+    Rebase(rebase::Arguments),
 }
 
 /// Create the topics that are missing, change none
@@ -59,6 +62,7 @@ struct Apply {
 pub async fn execute(arguments: Arguments) -> anyhow::Result<ExitCode> {
     match arguments.command {
         Command::Apply(arguments) => apply(arguments).await,
+        Command::Rebase(arguments) => rebase::execute(arguments).await,
     }
 }
 

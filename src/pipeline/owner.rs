@@ -414,15 +414,16 @@ impl Owner {
         if row.cluster_id != identity.cluster_id {
             return Err(TakeError::Refused(format!(
                 "{topic}[{partition}]: the states in the store belong to Kafka cluster {}, this is cluster {}; point \
-                 kafka.brokers at the cluster of the states, or use another store.scylla.keyspace",
+                 kafka.brokers at the cluster of the states, or, after a move to this cluster for good, stop all \
+                 instances and run `campaignd topology rebase`",
                 row.cluster_id, identity.cluster_id
             )));
         }
         if row.partition_count != identity.partition_count {
             return Err(TakeError::Refused(format!(
-                "{topic} has {} partitions, the states were made with {}; changing the count moves users between \
-                 partitions and is not supported yet: recreate the topic with {} partitions",
-                identity.partition_count, row.partition_count, row.partition_count
+                "{topic} has {} partitions, the states were made with {}: adding partitions to a live topic is not supported \
+                 yet; for a topic that was made anew, stop all instances and run `campaignd topology rebase`",
+                identity.partition_count, row.partition_count
             )));
         }
         Ok(())
@@ -458,13 +459,13 @@ fn trouble(known: Option<i64>, stand: PartitionStand) -> Option<String> {
              deleted; reset the group's offset to {known}"
         )),
         (_, Some(committed)) if stand.end < committed => Some(format!(
-            "the log ends at {} but the group had committed {committed}: the topic was recreated or truncated; restore \
-             it, or begin with an empty keyspace",
+            "the log ends at {} but the group had committed {committed}: the topic was made anew or truncated; if that is \
+             meant, stop all instances and run `campaignd topology rebase`",
             stand.end
         )),
         (Some(known), _) if stand.end < known => Some(format!(
-            "the log ends at {} but the group had committed {known}: the topic was recreated or truncated; restore it, \
-             or begin with an empty keyspace",
+            "the log ends at {} but the group had committed {known}: the topic was made anew or truncated; if that is \
+             meant, stop all instances and run `campaignd topology rebase`",
             stand.end
         )),
         (_, Some(committed)) if committed < stand.start => Some(format!(

@@ -41,6 +41,8 @@ const FIRST_RECORDS_AFTER_FAILURE: usize = 16_384;
 /// The wait before a rewind after the second failure in a row is four times this; it doubles from there.
 const FIRST_REWIND_DELAY: Duration = Duration::from_millis(25);
 const LONGEST_REWIND_DELAY: Duration = Duration::from_secs(3);
+/// So many batches in a row must commit before smaller bounds are lifted.
+const LIFT_AFTER: u32 = 16;
 /// Names the note about held partitions in the readiness detail.
 const HELD_NOTE: &str = "held_partitions";
 /// Before partitions that could not be taken are taken again.
@@ -116,6 +118,8 @@ struct Processor<L> {
     renewed: Instant,
     /// Transactions that failed since the last one that committed.
     failures: u32,
+    /// Batches to commit until a bound that failures or full outboxes brought down is lifted; `None` without one.
+    lift_after: Option<u32>,
     /// Set while outboxes are too full for the configured bound; lifted by the next assignment or renewal.
     records_per_user: Option<usize>,
 
@@ -200,6 +204,7 @@ impl<L: EventLog> Processor<L> {
             ownership: None,
             renewed: Instant::now(),
             failures: 0,
+            lift_after: None,
             records_per_user: None,
             assigned: Assigned::default(),
             under_way: UnderWay::default(),
@@ -263,6 +268,9 @@ impl<L: EventLog> Processor<L> {
                 self.metrics.clone(),
             )));
         }
+        if self.lift_after == Some(0) && self.is_idle() {
+            self.lift();
+        }
         if self.is_renewal_due() && self.is_idle() {
             self.renew();
         }
@@ -289,7 +297,11 @@ impl<L: EventLog> Processor<L> {
 
     fn want(&self) -> Want {
         let lanes_busy = self.under_way.deciding.is_some() || self.decided.is_some();
-        if self.ownership.is_none() || self.under_way.taking.is_some() || lanes_busy || self.is_renewal_due()
+        if self.ownership.is_none()
+            || self.under_way.taking.is_some()
+            || lanes_busy
+            || self.is_renewal_due()
+            || self.lift_after == Some(0)
         {
             Want::Nothing
         } else if self.under_way.committing.is_some() {
@@ -327,7 +339,12 @@ impl<L: EventLog> Processor<L> {
             *counts.entry(*partition).or_default() += count;
         }
         let overfull = self.waiting.values().flat_map(|waiting| waiting.overfull.iter().copied());
-        let full = counts.iter().filter(|(_, count)| **count >= self.retry.max_pending);
+        // A partition that is held stays so until half of it has gone: holding throws away what was read ahead.
+        let bound = |partition: &i32| match self.held.contains(partition) {
+            true => self.retry.max_pending / 2,
+            false => self.retry.max_pending,
+        };
+        let full = counts.iter().filter(|(partition, count)| **count > 0 && **count >= bound(partition));
         let held: BTreeSet<i32> = full.map(|(partition, _)| *partition).chain(overfull).collect();
         self.metrics.set_pending(counts.values().sum(), held.len());
         if held == self.held {
@@ -449,6 +466,7 @@ impl<L: EventLog> Processor<L> {
     fn note_commit(&mut self, committed: Committed) {
         self.committed_batch = committed.batch;
         self.failures = 0;
+        self.lift_after = self.lift_after.map(|left| left.saturating_sub(1));
         self.housekeeping.committed(&committed.next_offsets);
         Arc::make_mut(&mut self.committed_offsets).extend(committed.next_offsets);
         committed.tally.publish(&self.metrics, self.clock.now_ms());
@@ -477,6 +495,19 @@ impl<L: EventLog> Processor<L> {
         self.under_way.taking =
             Some(Box::pin(async move { owner.take(assigned, group, batch, token).await }));
         Ok(())
+    }
+
+    /// Begins anew without the smaller bounds: what made them necessary has passed, or shows itself again.
+    fn lift(&mut self) {
+        tracing::info!("batches commit again, so they may grow again");
+        self.lift_after = None;
+        self.records_per_user = None;
+        let Some(ownership) = self.ownership.clone() else { return };
+        let (owner, token) = (Arc::clone(&self.owner), self.token.clone());
+        self.under_way.taking =
+            Some(Box::pin(async move { owner.rewind(ownership, Duration::ZERO, token).await }));
+        self.epoch += 1;
+        self.log.halt();
     }
 
     fn renew(&mut self) {
@@ -536,6 +567,8 @@ impl<L: EventLog> Processor<L> {
             max_records_per_user: self.records_per_user,
             max_records: self.records_after_failures(),
         });
+        let is_bounded = self.records_per_user.is_some() || self.records_after_failures().is_some();
+        self.lift_after = is_bounded.then_some(LIFT_AFTER);
         self.held.clear();
         self.hold();
         self.renewed = Instant::now();

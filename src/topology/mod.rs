@@ -7,6 +7,7 @@
 mod cluster;
 mod file;
 mod plan;
+pub mod rebase;
 mod yaml;
 
 pub use cluster::{Cluster, TopologyError};

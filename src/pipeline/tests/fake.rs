@@ -83,6 +83,10 @@ pub struct Broker {
     pub batches: Vec<usize>,
     pub settled: u64,
     pub rejoined: u64,
+    /// Commits of offsets without a record.
+    pub empty_commits: u64,
+    /// Another cluster than the one the states were made on.
+    pub other_cluster: bool,
 }
 
 /// The broker that outlives processes.
@@ -265,7 +269,7 @@ impl EventLog for FakeLog {
     }
 
     fn start(&mut self, start: Start) {
-        self.per_user = start.max_records_per_user;
+        self.per_user = start.max_records_per_user.into_iter().chain(start.max_records).min();
         self.held.clear();
         self.reading = Some((start.epoch, start.next_offsets));
     }
@@ -326,7 +330,8 @@ impl StandReader for FakeStands {
     async fn identity(&self) -> Result<LogIdentity, LogError> {
         let broker = self.0.lock();
         let (count, tiers) = (i32::try_from(broker.events.len()).unwrap(), broker.tiers);
-        Ok(LogIdentity { cluster_id: "fake".into(), partition_count: count, tiers })
+        let cluster_id = if broker.other_cluster { "other" } else { "fake" };
+        Ok(LogIdentity { cluster_id: cluster_id.into(), partition_count: count, tiers })
     }
 }
 
@@ -350,6 +355,7 @@ impl EventOutput for FakeOutput {
         }
         // The commit of offsets at an assignment holds no records and always gets through.
         let fate = if transaction.records.is_empty() {
+            self.broker.lock().empty_commits += 1;
             CommitFate::Commits
         } else {
             self.broker.lock().fates.pop_front().unwrap_or(CommitFate::Commits)

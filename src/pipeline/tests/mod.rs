@@ -506,3 +506,104 @@ impl World {
         process.stop().await;
     }
 }
+
+/// Rules O3 and F2: an idle owner commits its offsets every hour and takes its fences again; its timestamps go on rising.
+#[tokio::test(start_paused = true)]
+async fn an_owner_renews_its_offsets_and_fences_every_hour() {
+    let world = World::new(1);
+    world.append("ada", "e0", NOON_MS);
+    let process = world.start();
+    world.broker.until_all_committed().await;
+    let fence = |world: &World| world.store.lock().fences[&0].clone();
+    let timestamp = |world: &World| world.store.lock().cells["ada"].0;
+    let (first, written) = (fence(&world), timestamp(&world));
+    assert_eq!((world.broker.lock().empty_commits, first.committed_offset), (1, None));
+    for hour in 2..4 {
+        tokio::time::sleep(Duration::from_secs(3_700)).await;
+        assert_eq!(world.broker.lock().empty_commits, hour);
+    }
+    assert!(fence(&world).fence_us > first.fence_us && fence(&world).token != first.token);
+    assert_eq!(fence(&world).committed_offset, Some(1));
+    world.append("ada", "e1", NOON_MS);
+    world.broker.until_all_committed().await;
+    process.stop().await;
+    assert!(timestamp(&world) > written && timestamp(&world) > fence(&world).fence_us);
+    assert_eq!(world.decided("each"), ["e0:allow", "e1:allow"]);
+}
+
+/// Rule F2: a fence that somebody else has taken meanwhile is not renewed; what the group says then decides.
+#[tokio::test(start_paused = true)]
+async fn a_fence_taken_by_another_is_not_renewed_over() {
+    let world = World::new(1);
+    let process = world.start();
+    world.broker.until(|broker| broker.empty_commits == 1).await;
+    let theirs = {
+        let mut tables = world.store.lock();
+        let row = tables.fences.get_mut(&0).unwrap();
+        (row.token, row.fence_us) = (uuid::Uuid::from_u128(7), row.fence_us + 5_000_000);
+        row.clone()
+    };
+    // The group still counts us in, so the partitions are taken again, above the other's fence.
+    tokio::time::sleep(Duration::from_secs(3_600)).await;
+    world.broker.until(|_| world.store.lock().fences[&0].fence_us > theirs.fence_us).await;
+    world.append("ada", "e0", NOON_MS);
+    world.broker.until_all_committed().await;
+    process.stop().await;
+    assert!(world.store.lock().cells["ada"].0 > theirs.fence_us);
+}
+
+/// Rule O3.
+#[tokio::test(start_paused = true)]
+async fn another_cluster_is_refused() {
+    let world = World::new(1);
+    let process = world.start();
+    world.broker.until(|broker| broker.empty_commits == 1).await;
+    process.stop().await;
+    world.broker.lock().other_cluster = true;
+    let error = world.start().task.await.unwrap().unwrap_err().to_string();
+    assert!(error.contains("cluster fake") && error.contains("topology rebase"), "{error}");
+}
+
+/// Rule S9: a transaction that fails again and again is tried with half as many records, down to one.
+#[tokio::test(start_paused = true)]
+async fn a_transaction_that_keeps_failing_gets_smaller() {
+    let world = World { batch_records: 32_768, ..World::new(1) };
+    for number in 0..40 {
+        world.append("ada", &format!("e{number}"), NOON_MS);
+    }
+    // Sixteen failures take the bound down to one record.
+    world.broker.lock().fates.extend([CommitFate::Fails; 16]);
+    let process = world.start();
+    world.broker.until_all_committed().await;
+    process.stop().await;
+    let batches = world.broker.lock().batches.clone();
+    assert_eq!(batches[0], 40);
+    assert!([16, 8, 4, 2, 1].iter().all(|size| batches.contains(size)), "{batches:?}");
+    assert!(batches.last() > Some(&1), "the bound is lifted when transactions commit again: {batches:?}");
+    assert_eq!(world.decided("each").len(), 40);
+}
+
+/// Rule S8: what nobody knows of a record that counts as applied is counted, not passed over in silence.
+#[tokio::test(start_paused = true)]
+async fn an_applied_record_that_nobody_knows_is_counted() {
+    let world = World::new(1);
+    world.append("ada", "e0", NOON_MS);
+    let process = world.start();
+    world.broker.until_all_committed().await;
+    world.append("ada", "e1", NOON_MS);
+    world.broker.until_all_committed().await;
+    process.stop().await;
+    // Somebody has put another event where the first one stood, and the group back before it.
+    world.append("ada", "another", NOON_MS);
+    {
+        let mut broker = world.broker.lock();
+        let events = broker.events.get_mut(&0).unwrap();
+        let another = events.pop().unwrap();
+        events[0].value = another.value;
+        broker.committed.insert(super::log::Input::events(0), 0);
+    }
+    let process = world.start();
+    world.broker.until_all_committed().await;
+    process.stop().await;
+    assert_eq!(world.metrics.snapshot().unexplained_replays, 1);
+}
