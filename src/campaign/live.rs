@@ -10,6 +10,7 @@ use std::sync::Arc;
 use super::canonical::MAX_RECORD_BYTES;
 use super::catalog::Catalog;
 use super::definition::Campaign;
+use super::release::Release;
 use super::set::{CampaignSet, LiveCampaign};
 
 /// Key of the catalog's record.
@@ -167,6 +168,9 @@ impl LiveCampaigns {
                 if self.controls.len() >= MAX_CONTROLS && !self.controls.contains_key(name) {
                     return Err(format!("{MAX_CONTROLS} control records are live already"));
                 }
+                if Release::user_of(name).is_some() {
+                    Release::from_json(value)?;
+                }
                 self.controls.insert(name.to_owned(), value.to_vec());
                 Ok(Change::Control(name.to_owned()))
             }
@@ -226,6 +230,17 @@ impl LiveCampaigns {
     pub fn snapshot(&self) -> CampaignSet {
         let catalog = self.catalog.clone().unwrap_or_default();
         CampaignSet::new(self.campaigns.values().cloned(), catalog, self.position)
+            .with_releases(self.releases())
+    }
+
+    /// The users whose waiting records an operator lets go.
+    fn releases(&self) -> BTreeMap<String, Release> {
+        let controls = self.controls.iter();
+        controls
+            .filter_map(|(name, value)| {
+                Some((Release::user_of(name)?.to_owned(), Release::from_json(value).ok()?))
+            })
+            .collect()
     }
 }
 

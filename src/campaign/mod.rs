@@ -17,6 +17,7 @@ pub mod live;
 mod node;
 pub mod number;
 mod reader;
+pub mod release;
 mod scalar;
 pub mod schema;
 pub mod set;

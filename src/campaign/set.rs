@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use super::catalog::Catalog;
 use super::definition::{Campaign, Status};
+use super::release::Release;
 use crate::event::Event;
 
 /// A campaign and the version that is live.
@@ -25,6 +26,7 @@ pub struct CampaignSet {
     campaigns: Vec<Arc<LiveCampaign>>,
     by_event_type: BTreeMap<String, Vec<Arc<LiveCampaign>>>,
     catalog: Arc<Catalog>,
+    releases: BTreeMap<String, Release>,
     position: i64,
 }
 
@@ -56,7 +58,18 @@ impl CampaignSet {
                 by_event_type.entry(event_type.clone()).or_default().push(Arc::clone(live));
             }
         }
-        CampaignSet { campaigns, by_event_type, catalog, position }
+        CampaignSet { campaigns, by_event_type, catalog, releases: BTreeMap::new(), position }
+    }
+
+    /// The same set with the users whose waiting records an operator lets go.
+    pub fn with_releases(self, releases: BTreeMap<String, Release>) -> CampaignSet {
+        CampaignSet { releases, ..self }
+    }
+
+    /// Whether an operator lets go a waiting record of the user that was written to `events` at that time, ms since the
+    /// Unix epoch (rule P8).
+    pub fn is_released(&self, user_id: &str, written_ms: Option<i64>) -> bool {
+        self.releases.get(user_id).is_some_and(|release| written_ms.is_none_or(|ms| ms <= release.until_ms))
     }
 
     /// Active campaigns that an event of this type triggers: priority descending, then id ascending.

@@ -143,6 +143,7 @@ fn apply(arguments: &ApplyArguments) -> anyhow::Result<ExitCode> {
     let desired = Desired {
         catalog: folder.catalog.as_ref().map(|catalog| catalog.value.clone()),
         campaigns: folder.campaigns.iter().map(|campaign| campaign.value.clone()).collect(),
+        ..Desired::default()
     };
     let time = jiff::Timestamp::from_millisecond(jiff::Timestamp::now().as_millisecond())?.to_string();
     let published = publish(&topic, &transactional_id(&config), &desired, &arguments.author, &time)?;

@@ -117,6 +117,7 @@ async fn publish_samples(config: &Config) -> anyhow::Result<()> {
     let desired = Desired {
         catalog: folder.catalog.map(|catalog| catalog.value),
         campaigns: folder.campaigns.into_iter().map(|campaign| campaign.value).collect(),
+        ..Desired::default()
     };
     let topic = CampaignsTopic::new(config.client_config(), config.topics.campaigns.clone());
     let id = format!("{}-campaigns", config.group.id);

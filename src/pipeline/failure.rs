@@ -17,6 +17,8 @@ pub enum BadRecord {
     TooLarge,
     /// It stands on a retry topic, but not because we put it there: a header of ours is missing or wrong.
     BadRetryRecord,
+    /// It waited, and an operator let it go.
+    Released,
     /// No Confluent framing.
     BadFraming,
     /// The registry knows no schema of this id.
@@ -47,6 +49,7 @@ impl BadRecord {
             BadRecord::WrongPartition => "wrong_partition",
             BadRecord::TooLarge => "too_large",
             BadRecord::BadRetryRecord => "bad_retry_record",
+            BadRecord::Released => "released",
             BadRecord::BadFraming => "bad_framing",
             BadRecord::UnknownSchema => "unknown_schema",
             BadRecord::BadSchema => "bad_schema",
@@ -120,9 +123,13 @@ pub enum ParkIn {
 pub fn policy(failure: &Failure<'_>) -> Reaction {
     match failure {
         // Pure functions of the record's bytes: any reading judges the same. A wrong partition is among them because
-        // the cell of its user has its writer elsewhere.
+        // the cell of its user has its writer elsewhere; a released one, because its user's cell may not be readable.
         Failure::Bad(
-            BadRecord::BadKey | BadRecord::WrongPartition | BadRecord::BadRetryRecord | BadRecord::BadFraming,
+            BadRecord::BadKey
+            | BadRecord::WrongPartition
+            | BadRecord::BadRetryRecord
+            | BadRecord::Released
+            | BadRecord::BadFraming,
         ) => Reaction::DeadLetter { recorded: false },
         // The registry may learn of it: a producer may be ahead of its replication.
         Failure::Bad(BadRecord::UnknownSchema) => {

@@ -116,6 +116,12 @@ fn park(
     if !outputs::can_be_parked(&decoded.record) {
         return Some(too_large());
     }
+    // Only in the place of waiting once more, so in order: what can be handled is handled.
+    let user_id = decoded.user_id.as_deref().unwrap_or_default();
+    if decoded.is_retry() && standing.campaigns.is_released(user_id, origin.timestamp_ms) {
+        let text = format!("an operator let it go; it waited because of {code}: {text}");
+        return Some(Turn::DeadLetter(Verdict::new(BadRecord::Released, text)));
+    }
     let attempt = origin.attempt.saturating_add(u32::from(runs_out));
     if runs_out && attempt >= retry.max_attempts {
         return None;

@@ -47,7 +47,13 @@ fn campaign(id: &str, priority: i32) -> Campaign {
 }
 
 fn apply(topic: &CampaignsTopic, campaigns: Vec<Campaign>) -> Result<Published, CampaignsError> {
-    publish(topic, &format!("{}-writers", topic.topic), &Desired { catalog: None, campaigns }, "alice", TIME)
+    publish(
+        topic,
+        &format!("{}-writers", topic.topic),
+        &Desired { campaigns, ..Desired::default() },
+        "alice",
+        TIME,
+    )
 }
 
 /// A writer that has begun a transaction and put a record into it.

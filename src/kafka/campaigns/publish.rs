@@ -17,7 +17,7 @@ use super::log::{self, PARTITION, TopicLog};
 use super::{CampaignsError, CampaignsTopic};
 use crate::campaign::catalog::Catalog;
 use crate::campaign::definition::Campaign;
-use crate::campaign::live::{CATALOG_KEY, LiveCampaigns, campaign_key};
+use crate::campaign::live::{CATALOG_KEY, CONTROL_PREFIX, LiveCampaigns, campaign_key};
 
 /// Header that says who wrote a record.
 pub const AUTHOR_HEADER: &str = "author";
@@ -31,12 +31,14 @@ pub struct Desired {
     pub catalog: Option<Catalog>,
     /// Campaigns; one without a status keeps the live one, and a new one becomes active.
     pub campaigns: Vec<Campaign>,
+    /// Control records, by key.
+    pub controls: BTreeMap<String, String>,
 }
 
 /// What a publication did.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Published {
-    /// What was written, the catalog first, then campaigns by id.
+    /// What was written, the catalog first, then campaigns by id, then control records.
     pub changes: Vec<PublishedChange>,
     /// How many were as desired already.
     pub unchanged: usize,
@@ -122,6 +124,11 @@ pub(super) fn differences(live: &LiveCampaigns, desired: &Desired) -> (Vec<Recor
             campaign.status = Some(known.map_or(campaign.effective_status(), Campaign::effective_status));
         }
         wanted.push((campaign_key(id), campaign.to_canonical_json(), known.map(Campaign::to_canonical_json)));
+    }
+    for (key, value) in &desired.controls {
+        let name = key.strip_prefix(CONTROL_PREFIX).unwrap_or(key);
+        let now = live.control(name).map(|value| String::from_utf8_lossy(value).into_owned());
+        wanted.push((key.clone(), value.clone(), now));
     }
     let total = wanted.len();
     let records: Vec<Record> = wanted

@@ -126,8 +126,11 @@ async fn an_unreachable_broker_is_an_error_in_time() {
 #[test]
 fn publishing_writes_only_what_differs() {
     let broker = Broker::start();
-    let mut desired =
-        Desired { catalog: Some(Catalog::default()), campaigns: vec![campaign("b", ""), campaign("a", "")] };
+    let mut desired = Desired {
+        catalog: Some(Catalog::default()),
+        campaigns: vec![campaign("b", ""), campaign("a", "")],
+        ..Desired::default()
+    };
     let first = broker.publish(&desired);
     assert_eq!(
         changes(&first),
@@ -163,7 +166,7 @@ fn an_absent_status_keeps_the_live_one() {
             .collect()
     };
 
-    let desired = |campaign| Desired { catalog: None, campaigns: vec![campaign] };
+    let desired = |campaign| Desired { catalog: None, campaigns: vec![campaign], ..Desired::default() };
     assert_eq!(differences(&live, &desired(campaign("a", ""))), (vec![], 1));
     let (records, _) = differences(&live, &desired(campaign("a", "priority: 3")));
     assert_eq!(status(&records), [Some(Status::Paused)]);
@@ -179,6 +182,7 @@ fn an_unusable_record_is_written_over_even_when_the_last_good_one_fits() {
     let good = campaign("a", "status: active");
     live.apply(b"campaign:a", Some(good.to_canonical_json().as_bytes()), 0).unwrap();
     live.apply(b"campaign:a", Some(b"nonsense"), 1).unwrap_err();
-    let (records, unchanged) = differences(&live, &Desired { catalog: None, campaigns: vec![good] });
+    let (records, unchanged) =
+        differences(&live, &Desired { catalog: None, campaigns: vec![good], ..Desired::default() });
     assert_eq!((records.len(), unchanged), (1, 0));
 }

@@ -484,13 +484,24 @@ impl Clock for FakeClock {
     }
 }
 
-/// Campaigns that never change.
-pub struct FakeCampaigns(pub Arc<CampaignSet>);
+/// Campaigns that change when they are told to.
+#[derive(Clone)]
+pub struct FakeCampaigns(Arc<Mutex<Arc<CampaignSet>>>);
+
+impl FakeCampaigns {
+    pub fn new(set: CampaignSet) -> FakeCampaigns {
+        FakeCampaigns(Arc::new(Mutex::new(Arc::new(set))))
+    }
+
+    pub fn set(&self, set: CampaignSet) {
+        *self.0.lock().unwrap() = Arc::new(set);
+    }
+}
 
 #[async_trait]
 impl CampaignSource for FakeCampaigns {
     fn current(&self) -> Arc<CampaignSet> {
-        Arc::clone(&self.0)
+        Arc::clone(&self.0.lock().unwrap())
     }
 
     async fn caught_up(&self) -> Result<(), LogError> {

@@ -62,6 +62,7 @@ struct World {
     store: FakeStore,
     clock: FakeClock,
     schemas: FakeSchemas,
+    campaigns: FakeCampaigns,
     metrics: Metrics,
     batch_records: usize,
     max_outbox_bytes: usize,
@@ -79,6 +80,7 @@ impl World {
             store: FakeStore::default(),
             clock: FakeClock::default(),
             schemas: FakeSchemas::default(),
+            campaigns: FakeCampaigns::new(campaigns()),
             metrics: Metrics::new().unwrap(),
             batch_records: 4,
             max_outbox_bytes: 1 << 20,
@@ -126,7 +128,7 @@ impl World {
         let parts = Parts {
             log,
             output,
-            campaigns: Arc::new(FakeCampaigns(Arc::new(campaigns()))),
+            campaigns: Arc::new(self.campaigns.clone()),
             lanes: LaneParts {
                 store: Arc::new(self.store.clone()),
                 schemas: Arc::new(self.schemas.clone()),

@@ -2,6 +2,7 @@
 
 use super::fake::Broker;
 use super::*;
+use crate::campaign::release::Release;
 use crate::pipeline::log::Input;
 use crate::pipeline::parking::Origin;
 
@@ -155,6 +156,31 @@ async fn a_full_index_holds_the_partition_back_until_it_drains() {
     assert!(world.broker.lock().held.is_empty());
     assert_eq!(world.decided("each").len(), 30);
     assert!(world.dead_letters().is_empty());
+}
+
+/// Rule P8: an operator lets go what waits of a user, in order; what is written later waits again.
+#[tokio::test(start_paused = true)]
+async fn what_an_operator_lets_go_is_dead_lettered_in_order() {
+    let world = World::new(1);
+    world.store.lock().cells.insert("ada".into(), (1, b"\x01no cell".as_slice().into()));
+    for number in 0..3 {
+        world.append("ada", &format!("a{number}"), NOON_MS);
+    }
+    let process = world.start();
+    world.broker.until(|broker| broker.committed.get(&Input::events(0)) == Some(&3)).await;
+    let release = Release { until_ms: 0 };
+    world.campaigns.set(campaigns().with_releases([("ada".to_owned(), release)].into()));
+    world.broker.until_all_committed().await;
+    let dead = world.dead_letters();
+    assert!(dead.iter().all(|(code, _)| code == "released"), "{dead:?}");
+    let offsets: Vec<_> = dead
+        .iter()
+        .map(|(_, record)| {
+            record.headers.iter().find(|h| h.name == header::ORIGINAL_OFFSET).unwrap().value.clone()
+        })
+        .collect();
+    assert_eq!(offsets, ["0", "1", "2"].map(|offset| Some(offset.into())));
+    process.stop().await;
 }
 
 /// Rule P10: what stands on a retry topic without our headers was not written by us.
