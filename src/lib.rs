@@ -6,6 +6,7 @@
 //! Start with `ARCHITECTURE.md`; the path of an event is in [`pipeline`].
 
 pub mod api;
+pub mod backoff;
 pub mod campaign;
 pub mod cli;
 pub mod config;

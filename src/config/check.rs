@@ -17,6 +17,7 @@ pub(super) fn check(config: &Config, origins: &BTreeMap<String, Origin>) -> Vec<
     checker.registry(config);
     checker.store(config);
     checker.pipeline(config);
+    checker.breaker(config);
     checker.log(config);
     checker.problems
 }
@@ -216,6 +217,17 @@ impl Checker<'_> {
                 "pipeline.batch_max_records_per_user",
                 pipeline.batch_max_records_per_user,
                 format!("must not exceed pipeline.batch_max_records ({})", pipeline.batch_max_records),
+            );
+        }
+    }
+
+    fn breaker(&mut self, config: &Config) {
+        let breaker = &config.breaker;
+        if breaker.probe_max_ms < breaker.probe_min_ms {
+            self.refuse(
+                "breaker.probe_max_ms",
+                breaker.probe_max_ms,
+                format!("must not be less than breaker.probe_min_ms ({})", breaker.probe_min_ms),
             );
         }
     }

@@ -21,7 +21,7 @@ use std::path::Path;
 pub use problem::{ConfigError, Problem};
 pub use sample::{effective_json, effective_toml, example_env, example_toml, headings};
 pub use sections::{
-    Config, Embedded, EventsPartitioner, Group, Http, Kafka, Log, LogFormat, Pipeline, Registry,
+    Breaker, Config, Embedded, EventsPartitioner, Group, Http, Kafka, Log, LogFormat, Pipeline, Registry,
     SaslMechanism, Scylla, SecurityProtocol, Shutdown, Store, StoreKind, Topics,
 };
 pub use setting::{Heading, Row};

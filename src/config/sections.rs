@@ -27,6 +27,8 @@ section! {
             store: Store,
             /// The processor.
             pipeline: Pipeline,
+            /// When work waits for an ill store or registry, and how it is found well again.
+            breaker: Breaker,
             /// Metrics, liveness and readiness.
             http: Http,
             /// The log, on standard error.
@@ -163,6 +165,8 @@ section! {
             /// Longest wait for an answer, milliseconds.
             #[allowed(100..=60_000)]
             timeout_ms: u64 = 5_000,
+            /// Folder in which schemas are kept, so that a restart needs no registry; made if it is missing.
+            cache_path: PathBuf = PathBuf::from("campaignd-schemas"),
         }
         sections {}
     }
@@ -279,6 +283,30 @@ section! {
             max_record_bytes: usize = 1024 * 1024,
             /// How the producers of events choose a key's partition; a record elsewhere is a dead letter.
             events_partitioner: EventsPartitioner = EventsPartitioner::Murmur2,
+        }
+        sections {}
+    }
+}
+
+section! {
+    /// When work waits for an ill store or registry, and how it is found well again.
+    pub struct Breaker {
+        keys {
+            /// How far back the results of calls count, milliseconds.
+            #[allowed(1_000..=600_000)]
+            window_ms: u64 = 10_000,
+            /// Calls that fail of a hundred in the window before work waits.
+            #[allowed(1..=100)]
+            failure_share_percent: u64 = 50,
+            /// Calls that fail in a row before work waits; fewer results in the window than this are no share.
+            #[allowed(1..=10_000)]
+            run_length: u64 = 5,
+            /// From the moment work waits to the first probe, milliseconds; each further wait is twice as long.
+            #[allowed(10..=60_000)]
+            probe_min_ms: u64 = 200,
+            /// Longest time between two probes, milliseconds.
+            #[allowed(10..=600_000)]
+            probe_max_ms: u64 = 2_000,
         }
         sections {}
     }

@@ -57,6 +57,7 @@ impl World {
         let folder = TempDir::with_prefix("campaignd-demo-")?;
         config.kafka.brokers = broker.bootstrap_servers();
         config.registry.url = registry.url();
+        config.registry.cache_path = folder.path().join("schemas");
         config.store.kind = StoreKind::Embedded;
         config.store.embedded.path = folder.path().join("store");
         // The mock broker lets an empty fetch wait its whole time-out even when a record arrives meanwhile.

@@ -8,13 +8,14 @@ use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
-use super::backoff::Backoff;
+use super::breaker::GuardedStore;
 use super::decided::{Decided, Tally};
+use super::decoded::Abandoned;
 use super::failure::{Failure, Infrastructure, Reaction, policy};
 use super::log::{CommitError, EventOutput, GroupToken, Input, OutputRecord, Transaction};
 use crate::pause::{PausePoint, pause_at};
-use crate::store::{StateStore, StoreError};
-use crate::telemetry::metrics::{Metrics, StoreOperation};
+use crate::store::StoreError;
+use crate::telemetry::metrics::Metrics;
 
 /// Why a batch did not get through.
 #[derive(Debug, thiserror::Error)]
@@ -28,6 +29,12 @@ pub enum CommitTrouble {
     /// The transaction did not commit, or may not have.
     #[error(transparent)]
     Transaction(#[from] CommitError),
+}
+
+impl From<Abandoned> for CommitTrouble {
+    fn from(_: Abandoned) -> CommitTrouble {
+        CommitTrouble::Abandoned
+    }
 }
 
 /// A batch whose cells are in the store.
@@ -61,31 +68,19 @@ impl Decided {
     /// have been applied, so nothing else may follow it (rule W2).
     pub async fn store(
         self,
-        store: &dyn StateStore,
+        store: &GuardedStore,
         epoch: &CancellationToken,
         metrics: &Metrics,
     ) -> Result<Stored, CommitTrouble> {
         pause_at(PausePoint::BeforeStoreWrite);
-        let mut backoff = Backoff::default();
-        while !self.cells.is_empty() {
-            let trouble = tokio::select! {
-                biased;
-                () = epoch.cancelled() => return Err(CommitTrouble::Abandoned),
-                answer = store.write(&self.cells) => match answer {
-                    Ok(()) => break,
-                    Err(error) => Infrastructure::Store(error),
-                },
-            };
-            match (policy(&Failure::Infrastructure(&trouble)), trouble) {
-                (Reaction::Stop, Infrastructure::Store(error)) => return Err(CommitTrouble::Stopped(error)),
-                (_, trouble) => {
-                    metrics.store_retry(StoreOperation::Write);
-                    metrics.set_paused(true);
-                    backoff.wait(epoch, &trouble).await.map_err(|_| CommitTrouble::Abandoned)?;
+        if !self.cells.is_empty() {
+            store.write(&self.cells, epoch).await?.map_err(|error| {
+                match policy(&Failure::Infrastructure(Infrastructure::Store(&error))) {
+                    Reaction::Stop => CommitTrouble::Stopped(error),
+                    _ => CommitTrouble::Abandoned,
                 }
-            }
+            })?;
         }
-        metrics.set_paused(false);
         metrics.state_writes(u64::try_from(self.cells.len()).unwrap_or(u64::MAX));
         pause_at(PausePoint::AfterStoreWrite);
         Ok(Stored {
@@ -119,10 +114,10 @@ impl Stored {
 /// Both hops of one batch.
 pub async fn store_and_commit(
     decided: Decided,
-    store: Arc<dyn StateStore>,
+    store: GuardedStore,
     output: Arc<dyn EventOutput>,
     epoch: CancellationToken,
     metrics: Metrics,
 ) -> Result<Committed, CommitTrouble> {
-    decided.store(&*store, &epoch, &metrics).await?.commit(&*output).await
+    decided.store(&store, &epoch, &metrics).await?.commit(&*output).await
 }

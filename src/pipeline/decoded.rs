@@ -8,15 +8,14 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use super::apply::Standing;
-use super::backoff::Backoff;
-use super::failure::{BadRecord, Failure, Infrastructure, Reaction, policy};
+use super::breaker::{GuardedSchemas, NoSchema};
+use super::failure::{BadRecord, Failure, Reaction, policy};
 use super::log::{InputTopic, Record};
 use super::parking::Origin;
 use super::settings::Settings;
 use crate::event::{Event, Limits};
 use crate::position::Position;
-use crate::schema::{SchemaError, SchemaSource, WriterSchema, decode_event, wire};
-use crate::telemetry::metrics::Metrics;
+use crate::schema::{WriterSchema, decode_event, wire};
 
 /// A record with its event, or with what is wrong with it.
 #[derive(Debug)]
@@ -88,16 +87,15 @@ pub struct Abandoned;
 
 /// Judges records; one per lane.
 pub struct Decoder {
-    schemas: Arc<dyn SchemaSource>,
+    schemas: GuardedSchemas,
     settings: Arc<Settings>,
     limits: Limits,
-    metrics: Metrics,
 }
 
 impl Decoder {
     /// A decoder over a source of schemas.
-    pub fn new(schemas: Arc<dyn SchemaSource>, settings: Arc<Settings>, metrics: Metrics) -> Decoder {
-        Decoder { schemas, settings, limits: Limits::default(), metrics }
+    pub fn new(schemas: GuardedSchemas, settings: Arc<Settings>) -> Decoder {
+        Decoder { schemas, settings, limits: Limits::default() }
     }
 
     /// Judges one record. Waits while the registry does not answer; a dead letter is never made of that.
@@ -167,9 +165,13 @@ impl Decoder {
         };
         let schema = match self.schemas.cached(id) {
             Some(schema) => schema,
-            None => match self.schema(id, epoch).await? {
+            None => match self.schemas.schema(id, epoch).await? {
                 Ok(schema) => schema,
-                Err(verdict) => return Ok(Err(verdict)),
+                Err(NoSchema::Unusable(text)) => return Ok(Err(Verdict::new(BadRecord::BadSchema, text))),
+                Err(NoSchema::Unknown) => {
+                    let text = format!("the registry knows no schema {id}");
+                    return Ok(Err(Verdict::new(BadRecord::UnknownSchema, text)));
+                }
             },
         };
         Ok(self.read(&schema, body, user_id))
@@ -184,35 +186,6 @@ impl Decoder {
             return Err(Verdict::new(BadRecord::WrongKey, "the record key is not the event's user_id"));
         }
         Ok(event)
-    }
-
-    /// The schema from its source, however long that takes.
-    async fn schema(
-        &self,
-        id: u32,
-        epoch: &CancellationToken,
-    ) -> Result<Result<Arc<WriterSchema>, Verdict>, Abandoned> {
-        let mut backoff = Backoff::default();
-        loop {
-            let trouble = tokio::select! {
-                biased;
-                () = epoch.cancelled() => return Err(Abandoned),
-                answer = self.schemas.schema(id) => match answer {
-                    Ok(schema) => return Ok(Ok(schema)),
-                    Err(SchemaError::Unknown { .. }) => {
-                        let text = format!("the registry knows no schema {id}");
-                        return Ok(Err(Verdict::new(BadRecord::UnknownSchema, text)));
-                    }
-                    Err(error @ SchemaError::Invalid { .. }) => {
-                        return Ok(Err(Verdict::new(BadRecord::BadSchema, error.to_string())));
-                    }
-                    Err(error) => Infrastructure::Registry(error.to_string()),
-                },
-            };
-            debug_assert_eq!(policy(&Failure::Infrastructure(&trouble)), Reaction::Wait);
-            self.metrics.registry_retry();
-            backoff.wait(epoch, &trouble).await?;
-        }
     }
 }
 

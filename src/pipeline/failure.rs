@@ -65,25 +65,23 @@ impl BadRecord {
 }
 
 /// What is wrong around the records.
-#[derive(Debug, thiserror::Error)]
-pub enum Infrastructure {
+#[derive(Clone, Copy, Debug)]
+pub enum Infrastructure<'a> {
     /// A read or write of the store failed.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    /// The schema registry does not answer.
-    #[error("the schema registry is unavailable: {0}")]
-    Registry(String),
+    Store(&'a StoreError),
+    /// The schema registry does not answer, or answers that it cannot or will not.
+    RegistryUnavailable,
 }
 
 /// A failure of either kind.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub enum Failure<'a> {
     /// The record's own fault.
     Bad(BadRecord),
     /// This user's state cannot be read, though the store answers others.
     UnreadableState(&'a StoreError),
     /// Not the record's fault.
-    Infrastructure(&'a Infrastructure),
+    Infrastructure(Infrastructure<'a>),
 }
 
 /// What happens on a failure.
@@ -102,7 +100,7 @@ pub enum Reaction {
         /// Whether attempts run out; then the record is a recorded dead letter (rule P5).
         runs_out: bool,
     },
-    /// Wait with backoff and try the same again; polling goes on, nothing is dead-lettered.
+    /// Wait behind the breaker and try the same again; polling goes on, nothing is parked or dead-lettered.
     Wait,
     /// Somebody else owns the partition: stop writing for it.
     GiveUpPartition,
@@ -152,7 +150,7 @@ pub fn policy(failure: &Failure<'_>) -> Reaction {
             | BadRecord::TooManyDecisions
             | BadRecord::DecidePanicked,
         ) => Reaction::DeadLetter { recorded: true },
-        Failure::Infrastructure(Infrastructure::Registry(_)) => Reaction::Wait,
+        Failure::Infrastructure(Infrastructure::RegistryUnavailable) => Reaction::Wait,
         Failure::Infrastructure(Infrastructure::Store(StoreError::Unavailable(_))) => Reaction::Wait,
         Failure::Infrastructure(Infrastructure::Store(StoreError::Fenced { .. })) => {
             Reaction::GiveUpPartition

@@ -7,15 +7,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use tokio::sync::{mpsc, oneshot};
-use tokio_util::sync::CancellationToken;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::apply::{Applier, Standing};
-use super::backoff::Backoff;
+use super::breaker::{GuardedSchemas, GuardedStore};
 use super::cache::StateCache;
 use super::decided::{LaneWaiting, Slice};
 use super::decoded::{Abandoned, Decoded, Decoder, Verdict};
-use super::failure::BadRecord;
+use super::failure::{BadRecord, Failure, Reaction, policy};
 use super::log::{Input, Record};
 use super::outputs::{self, Why};
 use super::parking::{Origin, Pending, Waiting};
@@ -23,7 +22,7 @@ use super::settings::Settings;
 use super::turn::{Parking, Turn, Unreadable, turn};
 use crate::schema::{OutputCodec, SchemaSource};
 use crate::store::{Cell, StateStore, StoreError};
-use crate::telemetry::metrics::{Metrics, StoreOperation};
+use crate::telemetry::metrics::Metrics;
 use crate::user::UserState;
 use crate::user::codec::{self, CodecError};
 
@@ -87,14 +86,14 @@ pub struct Lanes {
 
 impl Lanes {
     /// Starts `settings.lanes` lanes as tasks; they end when this is dropped.
-    pub fn start(parts: &LaneParts) -> Lanes {
+    pub fn start(parts: &LaneParts, store: &GuardedStore, schemas: &GuardedSchemas) -> Lanes {
         let count = parts.settings.lanes.max(1);
         let cache_bytes = parts.settings.cache_max_bytes / count;
         let lanes = (0..count)
             .map(|_| {
                 // One slice at work, one reset behind it.
                 let (sender, commands) = mpsc::channel(2);
-                tokio::spawn(Lane::new(parts, cache_bytes).run(commands));
+                tokio::spawn(Lane::new(parts, store, schemas, cache_bytes).run(commands));
                 sender
             })
             .collect();
@@ -150,7 +149,7 @@ impl Lanes {
 pub struct LaneSender(mpsc::Sender<Command>);
 
 struct Lane {
-    store: Arc<dyn StateStore>,
+    store: GuardedStore,
     decoder: Decoder,
     applier: Applier,
     settings: Arc<Settings>,
@@ -161,14 +160,10 @@ struct Lane {
 }
 
 impl Lane {
-    fn new(parts: &LaneParts, cache_bytes: usize) -> Lane {
+    fn new(parts: &LaneParts, store: &GuardedStore, schemas: &GuardedSchemas, cache_bytes: usize) -> Lane {
         Lane {
-            store: Arc::clone(&parts.store),
-            decoder: Decoder::new(
-                Arc::clone(&parts.schemas),
-                Arc::clone(&parts.settings),
-                parts.metrics.clone(),
-            ),
+            store: store.clone(),
+            decoder: Decoder::new(schemas.clone(), Arc::clone(&parts.settings)),
             applier: Applier::new(parts.codec, Arc::clone(&parts.settings)),
             settings: Arc::clone(&parts.settings),
             cache: StateCache::new(cache_bytes),
@@ -343,7 +338,7 @@ impl Lane {
             return Ok(unreadable);
         }
         let users: Vec<&str> = missing.keys().copied().collect();
-        let cells = self.load_cells(&users, &standing.epoch).await?;
+        let cells = self.store.load(&users, &standing.epoch).await?;
         self.metrics.state_loads(u64::try_from(users.len()).unwrap_or(u64::MAX));
         for ((user_id, partition), cell) in missing.into_iter().zip(cells) {
             let state = match cell.map(|cell| cell.map(|bytes| codec::decode(&bytes))) {
@@ -359,6 +354,9 @@ impl Lane {
                 Ok(Some(Err(error))) => {
                     unreadable.insert(user_id.to_owned(), Unreadable::Corrupt(error));
                     continue;
+                }
+                Err(error) if policy(&Failure::UnreadableState(&error)) == Reaction::Stop => {
+                    return Err(LaneError::Stopped(error));
                 }
                 Err(error) => {
                     unreadable.insert(user_id.to_owned(), Unreadable::Unavailable(error));
@@ -393,37 +391,6 @@ impl Lane {
                 && matches!(unreadable.get(user_id), Some(Unreadable::Corrupt(_)))
             {
                 self.cache.insert(user_id.clone(), UserState::new(), batch);
-            }
-        }
-    }
-
-    /// The cells of the users. While the store answers nobody at all it is the store that is ill, not a user: then all are
-    /// asked again.
-    async fn load_cells(
-        &self,
-        users: &[&str],
-        epoch: &CancellationToken,
-    ) -> Result<Vec<Result<Option<bytes::Bytes>, StoreError>>, LaneError> {
-        let mut backoff = Backoff::default();
-        loop {
-            let answers = tokio::select! {
-                biased;
-                () = epoch.cancelled() => return Err(LaneError::Abandoned),
-                answers = self.store.load(users) => answers,
-            };
-            let refused = answers.iter().find_map(|answer| match answer {
-                Err(error @ StoreError::Refused(_)) => Some(error),
-                _ => None,
-            });
-            if let Some(error) = refused {
-                return Err(LaneError::Stopped(error.clone()));
-            }
-            match answers.iter().find_map(|answer| answer.as_ref().err()) {
-                Some(error) if answers.len() > 1 && answers.iter().all(Result::is_err) => {
-                    self.metrics.store_retry(StoreOperation::Load);
-                    backoff.wait(epoch, error).await?;
-                }
-                _ => return Ok(answers),
             }
         }
     }

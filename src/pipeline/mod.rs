@@ -8,7 +8,7 @@
 //! reads a clock but [`clock::Clock`] and tokio's timers; no result depends on a random hash order.
 
 pub mod apply;
-pub mod backoff;
+pub mod breaker;
 pub mod cache;
 pub mod campaigns;
 pub mod clock;

@@ -11,19 +11,19 @@ use futures::stream::{self, StreamExt, TryStreamExt};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::backoff::Backoff;
+use super::breaker::{GuardedStore, unless_ended};
 use super::campaigns::CampaignSource;
 use super::clock::Clock;
 use super::decoded::Abandoned;
-use super::failure::{Failure, Infrastructure, Reaction, policy};
 use super::log::{
     CommitError, EventOutput, GroupToken, Input, InputTopic, LogError, LogIdentity, PartitionStand,
     StandReader, Transaction,
 };
 use super::ownership::{Assigned, OwnedPartition, Ownership};
 use super::parking::Waiting;
-use crate::store::{FenceRow, StateStore, StoreError};
-use crate::telemetry::metrics::{Metrics, StoreOperation};
+use crate::backoff::Backoff;
+use crate::store::{FenceRow, StoreError};
+use crate::telemetry::metrics::Metrics;
 
 /// A fence rises by at least this much over the one before (rule F1), so that batch numbers fit under the next one.
 const FENCE_STEP_US: i64 = 1_000_000;
@@ -83,7 +83,7 @@ pub struct Owner {
     /// Name of the events topic, which fences are kept under.
     pub topic: String,
     /// Fence rows.
-    pub store: Arc<dyn StateStore>,
+    pub store: GuardedStore,
     /// Offsets and watermarks.
     pub stands: Arc<dyn StandReader>,
     /// The transactional producer.
@@ -153,11 +153,7 @@ impl Owner {
         delay: Duration,
         epoch: CancellationToken,
     ) -> Result<Taken, TakeError> {
-        tokio::select! {
-            biased;
-            () = epoch.cancelled() => return Err(TakeError::Abandoned),
-            () = tokio::time::sleep(delay) => {}
-        }
+        unless_ended(&epoch, tokio::time::sleep(delay)).await?;
         self.settle(&epoch).await?;
         let stands = self.stands(&ownership.inputs(), &epoch).await?;
         for (partition, owned) in &ownership.partitions {
@@ -231,17 +227,11 @@ impl Owner {
 
     /// An instance whose clock is wrong would take fences that the next owner cannot pass (rule F3).
     async fn check_clock(&self, epoch: &CancellationToken) -> Result<(), TakeError> {
-        let mut backoff = Backoff::default();
-        let (before_ms, answer, after_ms) = loop {
-            let before_ms = self.clock.now_ms();
-            match self.store.clock_ms().await {
-                Ok(answer) => break (before_ms, answer, self.clock.now_ms()),
-                Err(error) => self.wait_for_store(error, &mut backoff, epoch).await?,
-            }
-        };
-        let Some(theirs_ms) = answer else { return Ok(()) };
+        let reading = self.store.read_clock(&*self.clock, epoch).await?.map_err(refused)?;
+        let Some(theirs_ms) = reading.theirs_ms else { return Ok(()) };
         // Between the two readings of ours the database's clock was read.
-        let apart_ms = (before_ms.saturating_sub(theirs_ms)).max(theirs_ms.saturating_sub(after_ms));
+        let apart_ms =
+            reading.before_ms.saturating_sub(theirs_ms).max(theirs_ms.saturating_sub(reading.after_ms));
         if apart_ms <= MAX_CLOCK_DIFFERENCE_MS {
             return Ok(());
         }
@@ -291,17 +281,15 @@ impl Owner {
     where
         F: Future<Output = Result<T, LogError>>,
     {
-        let mut backoff = Backoff::default();
+        let (mut backoff, mut waiting) = (Backoff::default(), None);
         loop {
-            let answer = tokio::select! {
-                biased;
-                () = epoch.cancelled() => return Err(TakeError::Abandoned),
-                answer = attempt() => answer,
-            };
-            match answer {
+            match unless_ended(epoch, attempt()).await? {
                 Ok(value) => return Ok(value),
                 Err(LogError::Refused(text)) => return Err(TakeError::Refused(text)),
-                Err(error @ LogError::Unavailable(_)) => backoff.wait(epoch, &error).await?,
+                Err(error @ LogError::Unavailable(_)) => {
+                    waiting.get_or_insert_with(|| self.metrics.waiting());
+                    unless_ended(epoch, tokio::time::sleep(backoff.after(&error))).await?;
+                }
             }
         }
     }
@@ -347,13 +335,7 @@ impl Owner {
         partition: i32,
         epoch: &CancellationToken,
     ) -> Result<Option<FenceRow>, TakeError> {
-        let mut backoff = Backoff::default();
-        loop {
-            match self.store.read_fence(&self.topic, partition).await {
-                Ok(row) => return Ok(row),
-                Err(error) => self.wait_for_store(error, &mut backoff, epoch).await?,
-            }
-        }
+        self.store.read_fence(&self.topic, partition, epoch).await?.map_err(refused)
     }
 
     /// True when our row stands now, false when somebody else's does.
@@ -364,33 +346,14 @@ impl Owner {
         next: &FenceRow,
         epoch: &CancellationToken,
     ) -> Result<bool, TakeError> {
-        let mut backoff = Backoff::default();
-        loop {
-            match self.store.replace_fence(&self.topic, partition, expected, next).await {
-                Ok(()) => return Ok(true),
-                Err(StoreError::Fenced { .. }) => {
-                    // An attempt before this one may have been applied although it failed: the token tells.
-                    let standing = self.read_row(partition, epoch).await?;
-                    return Ok(standing.is_some_and(|row| row.token == next.token));
-                }
-                Err(error) => self.wait_for_store(error, &mut backoff, epoch).await?,
+        match self.store.replace_fence(&self.topic, partition, expected, next, epoch).await? {
+            Ok(()) => Ok(true),
+            Err(StoreError::Fenced { .. }) => {
+                // An attempt before this one may have been applied although it failed: the token tells.
+                let standing = self.read_row(partition, epoch).await?;
+                Ok(standing.is_some_and(|row| row.token == next.token))
             }
-        }
-    }
-
-    async fn wait_for_store(
-        &self,
-        error: StoreError,
-        backoff: &mut Backoff,
-        epoch: &CancellationToken,
-    ) -> Result<(), TakeError> {
-        let trouble = Infrastructure::Store(error);
-        match policy(&Failure::Infrastructure(&trouble)) {
-            Reaction::Stop => Err(TakeError::Refused(trouble.to_string())),
-            _ => {
-                self.metrics.store_retry(StoreOperation::Fence);
-                Ok(backoff.wait(epoch, &trouble).await?)
-            }
+            Err(error) => Err(refused(error)),
         }
     }
 
@@ -475,6 +438,11 @@ fn trouble(known: Option<i64>, stand: PartitionStand) -> Option<String> {
         )),
         _ => None,
     }
+}
+
+/// What the store has answered that no waiting mends.
+fn refused(error: StoreError) -> TakeError {
+    TakeError::Refused(error.to_string())
 }
 
 /// Where to read on: the committed offset, or the start of the log for a group that never committed.

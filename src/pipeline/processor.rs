@@ -15,6 +15,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::apply::Standing;
+use super::breaker::{GuardedSchemas, GuardedStore};
 use super::campaigns::CampaignSource;
 use super::clock::Clock;
 use super::committed::{CommitTrouble, Committed, store_and_commit};
@@ -91,7 +92,7 @@ struct Processor<L> {
     output: Arc<dyn EventOutput>,
     campaigns: Arc<dyn CampaignSource>,
     lanes: Lanes,
-    parts: LaneParts,
+    store: GuardedStore,
     owner: Arc<Owner>,
     clock: Arc<dyn Clock>,
     metrics: Metrics,
@@ -168,9 +169,12 @@ impl<L: EventLog> Processor<L> {
     fn new(parts: Parts<L>) -> Processor<L> {
         let Parts { log, output, campaigns, lanes: lane_parts, clock, health } = parts;
         let stands = log.stands();
+        let (limits, metrics) = (lane_parts.settings.breaker, &lane_parts.metrics);
+        let store = GuardedStore::new(Arc::clone(&lane_parts.store), limits, metrics, &health);
+        let schemas = GuardedSchemas::new(Arc::clone(&lane_parts.schemas), limits, metrics, &health);
         let owner = Owner {
             topic: lane_parts.settings.events_topic.clone(),
-            store: Arc::clone(&lane_parts.store),
+            store: store.clone(),
             stands: Arc::clone(&stands),
             output: Arc::clone(&output),
             campaigns: Arc::clone(&campaigns),
@@ -181,7 +185,8 @@ impl<L: EventLog> Processor<L> {
             log,
             output,
             campaigns,
-            lanes: Lanes::start(&lane_parts),
+            lanes: Lanes::start(&lane_parts, &store, &schemas),
+            store,
             owner: Arc::new(owner),
             clock,
             metrics: lane_parts.metrics.clone(),
@@ -195,7 +200,6 @@ impl<L: EventLog> Processor<L> {
             waiting: BTreeMap::new(),
             held: BTreeSet::new(),
             retry: lane_parts.settings.retry.clone(),
-            parts: lane_parts,
             epoch: 0,
             token: CancellationToken::new(),
             batch: 0,
@@ -262,7 +266,7 @@ impl<L: EventLog> Processor<L> {
         {
             self.under_way.committing = Some(Box::pin(store_and_commit(
                 decided,
-                Arc::clone(&self.parts.store),
+                self.store.clone(),
                 Arc::clone(&self.output),
                 self.token.clone(),
                 self.metrics.clone(),

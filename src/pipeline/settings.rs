@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::breaker::Limits;
 use super::parking::Tiers;
 use crate::partitioner::Partitioner;
 
@@ -32,6 +33,8 @@ pub struct Settings {
     pub session_timeout: Duration,
     /// Longest time that a write to the store can be under way.
     pub store_write_timeout: Duration,
+    /// When work waits for an ill store or registry.
+    pub breaker: Limits,
     /// Records that cannot be handled now.
     pub retry: RetrySettings,
 }

@@ -130,12 +130,12 @@ pub async fn start(config: &Config) -> Result<Processor, StartError> {
     let partitions = Cluster::new(config)?.check(&config.topics).await?;
     tracing::info!(brokers = config.kafka.brokers, ?partitions, "the topics are as they must be");
 
-    let registry = RegistryClient::new(config.registry_settings())?;
+    let registry = RegistryClient::new(config.kept_registry_settings())?;
     let topics = &config.topics;
     let subjects = Subjects::of_topics(&topics.events, &topics.decisions, &topics.activity);
     let codec = look_up_all(&registry, &subjects).await?.output_codec();
     let schemas: Arc<dyn SchemaSource> = Arc::new(registry);
-    tracing::info!(registry = config.registry.url, "the schemas are registered");
+    tracing::info!(registry = config.registry.url, "the ids of our schemas are known");
 
     let campaigns = start_campaigns(config, &metrics, &health).await?;
 

@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use crate::config::{Config, EventsPartitioner, Registry};
+use crate::config::{Breaker, Config, EventsPartitioner, Registry};
 use crate::kafka::log::{BatchLimits, LogSettings};
 use crate::partitioner::Partitioner;
 use crate::pipeline::Settings;
+use crate::pipeline::breaker::Limits;
 use crate::pipeline::parking::Tiers;
 use crate::pipeline::settings::RetrySettings;
 use crate::schema::registry::RegistrySettings;
@@ -35,6 +36,7 @@ impl Config {
             drain_timeout: Duration::from_millis(self.group.drain_timeout_ms),
             session_timeout: Duration::from_millis(self.group.session_timeout_ms),
             store_write_timeout: Duration::from_millis(self.store.scylla.request_timeout_ms),
+            breaker: self.breaker_limits(),
             retry: RetrySettings {
                 topic: format!("{}.retry", self.topics.events),
                 tiers: Tiers::new(&[1, 10, 60, 600].map(Duration::from_secs)),
@@ -45,10 +47,29 @@ impl Config {
         }
     }
 
-    /// How the registry is reached.
+    /// When the breakers open and how they try to close.
+    pub fn breaker_limits(&self) -> Limits {
+        let Breaker { window_ms, failure_share_percent, run_length, probe_min_ms, probe_max_ms } =
+            self.breaker.clone();
+        Limits {
+            window: Duration::from_millis(window_ms),
+            failure_share_percent,
+            run_length,
+            probe_min: Duration::from_millis(probe_min_ms),
+            probe_max: Duration::from_millis(probe_max_ms),
+        }
+    }
+
+    /// How the registry is reached by a command that ends soon: it keeps no schemas on disk.
     pub fn registry_settings(&self) -> RegistrySettings {
-        let Registry { url, user, password, timeout_ms } = self.registry.clone();
-        RegistrySettings { url, user, password, timeout: Duration::from_millis(timeout_ms) }
+        let Registry { url, user, password, timeout_ms, cache_path: _ } = self.registry.clone();
+        let timeout = Duration::from_millis(timeout_ms);
+        RegistrySettings { url, user, password, timeout, cache_path: None }
+    }
+
+    /// How the registry is reached by the processor, which must start without it.
+    pub fn kept_registry_settings(&self) -> RegistrySettings {
+        RegistrySettings { cache_path: Some(self.registry.cache_path.clone()), ..self.registry_settings() }
     }
 
     /// What the two sides of the event log are told.

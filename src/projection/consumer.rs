@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::records::{Batch, Complaints, Record};
 use super::{Progress, ProjectionError, Settings};
+use crate::backoff::Backoff;
 use crate::schema::SchemaSource;
 use crate::store::{AuditStore, StoreError};
 use crate::telemetry::metrics::{Metrics, StoreOperation};
@@ -22,7 +23,7 @@ const POLL: Duration = Duration::from_millis(100);
 /// How long a batch that has its first record waits for more.
 const GATHER: Duration = Duration::from_millis(20);
 /// The longest wait between attempts, in first waits.
-const MAX_RETRY_WAITS: u32 = 100;
+const LONGEST_RETRY_WAIT: u32 = 100;
 
 /// Runs until `shutdown` or an error that does not mend.
 pub(super) fn run(
@@ -90,8 +91,11 @@ struct Projector<'a> {
 }
 
 /// Why a batch is not stored yet.
+#[derive(Debug, thiserror::Error)]
 enum Delay {
+    #[error("audit rows wait for the store: {0}")]
     Store(String),
+    #[error("audit rows wait for the registry: {0}")]
     Registry(String),
 }
 
@@ -138,27 +142,18 @@ impl Projector<'_> {
 
     /// Stores the batch, however long that takes; `false` when the process ends first.
     fn store(&mut self, batch: &mut Batch) -> Result<bool, ProjectionError> {
-        let mut wait = self.settings.retry_wait;
+        let first = self.settings.retry_wait;
+        let mut backoff = Backoff::new(first, first * LONGEST_RETRY_WAIT);
         let mut waiting = false;
         let stored = loop {
-            let delay = match self.attempt(batch)? {
-                None => break true,
-                Some(delay) => delay,
-            };
-            if !waiting {
-                match &delay {
-                    Delay::Store(what) => tracing::warn!("audit rows wait for the store: {what}"),
-                    Delay::Registry(what) => tracing::warn!("audit rows wait for the registry: {what}"),
-                }
-                waiting = true;
-            }
+            let Some(delay) = self.attempt(batch)? else { break true };
+            waiting = true;
             if matches!(delay, Delay::Store(_)) {
                 self.metrics.store_retry(StoreOperation::Audit);
             }
-            if !self.idle(batch, wait)? {
+            if !self.idle(batch, backoff.after(&delay))? {
                 break false;
             }
-            wait = (wait * 2).min(self.settings.retry_wait * MAX_RETRY_WAITS);
         };
         if waiting {
             self.each_assigned("resumed", |consumer, assigned| consumer.resume(assigned));

@@ -4,8 +4,8 @@
 //! - [`WriterSchema`] is a schema a producer wrote with, ready for decoding; a [`SchemaSource`] finds it by its id.
 //! - [`decode_event`] turns a body into an event; it holds against hostile bytes and hostile schemas.
 //! - [`OutputCodec`] writes decisions, always by the schema compiled into this binary.
-//! - [`registry`] is the client of a real registry, [`embedded`] a registry inside this process for the demo;
-//!   [`registration`] puts our schemas there.
+//! - [`registry`] is the client of a real registry, which keeps what it found in a [`folder`]; [`embedded`] is a registry
+//!   inside this process for the demo; [`registration`] puts our schemas there.
 //!
 //! What always holds: no input panics, and memory stays proportional to the length of the record. What it is not: a
 //! general Avro library. Schemas are parsed by `apache-avro`; the bytes are read by [`datum`], because the library
@@ -16,7 +16,10 @@ mod binary;
 pub mod datum;
 pub mod embedded;
 mod event;
+mod folder;
 mod memory;
+#[cfg(test)]
+mod outage_tests;
 mod output;
 pub mod registration;
 pub mod registry;
@@ -47,7 +50,8 @@ pub const ACTIVITY_SCHEMA: &str = include_str!("../../schemas/activity.avsc");
 /// Where writers' schemas are found.
 #[async_trait]
 pub trait SchemaSource: Send + Sync + 'static {
-    /// The schema of an id. Errors are never remembered: the next call asks again.
+    /// The schema of an id. That it is unknown, or that the registry did not answer, is never remembered: the next call
+    /// asks again. That it cannot be used may be remembered for a while.
     async fn schema(&self, id: u32) -> Result<Arc<WriterSchema>, SchemaError>;
 
     /// The schema of an id if it is at hand, without waiting.

@@ -107,20 +107,22 @@ pub async fn look_up_event(client: &RegistryClient, subjects: &Subjects) -> Resu
 }
 
 /// The ids under which exactly our schemas are registered. [`RegistryError::NotFound`] when one is not: this process
-/// must not write under an id that means another schema.
+/// must not write under an id that means another schema. While the registry does not answer, the ids of an earlier start
+/// serve, if the client keeps them.
 pub async fn look_up_all(client: &RegistryClient, subjects: &Subjects) -> Result<SchemaIds, RegistryError> {
     let [events, decisions, activity] = subjects.with_schemas();
-    Ok(SchemaIds {
-        event: look_up(client, events.0, events.1).await?,
-        decision: look_up(client, decisions.0, decisions.1).await?,
-        activity: look_up(client, activity.0, activity.1).await?,
-    })
+    // At once: each may have to wait for its whole time-out before the disk is asked.
+    let (event, decision, activity) = futures::try_join!(
+        look_up(client, events.0, events.1),
+        look_up(client, decisions.0, decisions.1),
+        look_up(client, activity.0, activity.1),
+    )?;
+    Ok(SchemaIds { event, decision, activity })
 }
 
 async fn look_up(client: &RegistryClient, subject: &str, schema: &str) -> Result<u32, RegistryError> {
-    let registered = client.look_up(subject, schema).await?;
-    let registered = registered.ok_or_else(|| RegistryError::NotFound {
+    let registered = client.look_up_kept(subject, schema).await?;
+    registered.ok_or_else(|| RegistryError::NotFound {
         what: format!("schema of this version under {subject}; run `campaignd schemas register`"),
-    })?;
-    Ok(registered.id)
+    })
 }

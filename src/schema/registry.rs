@@ -1,14 +1,17 @@
 //! The client of a schema registry that speaks Confluent's API.
 //!
 //! What always holds: every call has a time-out and reads a bounded answer; a schema that was found is kept (a bounded
-//! number), an error never is; calls for one id that come while one is under way share its answer. Only the registry's
-//! own word that an id does not exist (404 with error code 40403) counts as unknown; refusals, overload and time-outs
-//! say nothing about a schema and are [`SchemaError::Unavailable`], whatever their status.
+//! number), in memory and, if there is a folder for it, on disk; calls for one id that come while one is under way share
+//! its answer. Only the registry's own word that an id does not exist (404 with error code 40403) counts as unknown;
+//! refusals, overload and time-outs say nothing about a schema and are [`SchemaError::Unavailable`], whatever their
+//! status. Neither is ever kept; a schema that cannot be used is remembered for a minute. What is on disk is used only
+//! when the registry does not answer.
 //!
 //! It is not a retry loop: whoever calls knows how long to wait.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -21,7 +24,9 @@ use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
+use super::folder::SchemaFolder;
 use super::writer::{MAX_SCHEMA_BYTES, WriterSchema};
 use super::{SchemaError, SchemaSource};
 
@@ -29,6 +34,9 @@ use super::{SchemaError, SchemaSource};
 const MAX_CACHED: usize = 1024;
 /// Longest answer read: the longest schema, escaped.
 const MAX_ANSWER_BYTES: usize = 2 * MAX_SCHEMA_BYTES;
+/// How long a schema that cannot be used is not asked for again. The schema of an id never changes, but a release of ours
+/// or a mended registry may take it.
+const UNUSABLE_FOR: Duration = Duration::from_secs(60);
 /// Most schemas that one schema may refer to, directly or not.
 const MAX_REFERENCES: usize = 64;
 
@@ -43,12 +51,15 @@ pub struct RegistrySettings {
     pub password: Option<SecretString>,
     /// Longest wait for one answer.
     pub timeout: Duration,
+    /// Folder in which schemas are kept over restarts, if they are to be.
+    pub cache_path: Option<PathBuf>,
 }
 
 impl RegistrySettings {
-    /// A registry without authentication.
+    /// A registry without authentication; nothing is kept on disk.
     pub fn at(url: &str) -> Self {
-        Self { url: url.to_owned(), user: None, password: None, timeout: Duration::from_secs(5) }
+        let timeout = Duration::from_secs(5);
+        Self { url: url.to_owned(), user: None, password: None, timeout, cache_path: None }
     }
 }
 
@@ -143,6 +154,9 @@ struct Inner {
     /// Ids in the order they came, to know which to let go; also serialises changes of `found`.
     order: Mutex<VecDeque<u32>>,
     under_way: Mutex<BTreeMap<u32, Flight>>,
+    /// What cannot be used, and since when.
+    unusable: Mutex<BTreeMap<u32, (Instant, SchemaError)>>,
+    folder: Option<SchemaFolder>,
 }
 
 type Answer = Result<Arc<WriterSchema>, SchemaError>;
@@ -212,6 +226,12 @@ impl RegistryClient {
             .no_proxy()
             .build()
             .map_err(|error| RegistryError::Unavailable { reason: with_causes(&error) })?;
+        let folder = settings.cache_path.clone().map(|path| {
+            let mut named = base.clone();
+            // Who asks is no part of which registry it is, and a password must not come near a disk.
+            let _ = named.set_username("").and_then(|()| named.set_password(None));
+            SchemaFolder::new(path, named.as_str())
+        });
         let inner = Inner {
             http,
             base,
@@ -219,6 +239,8 @@ impl RegistryClient {
             found: ArcSwap::default(),
             order: Mutex::default(),
             under_way: Mutex::default(),
+            unusable: Mutex::default(),
+            folder,
         };
         Ok(Self { inner: Arc::new(inner) })
     }
@@ -239,6 +261,25 @@ impl RegistryClient {
     ) -> Result<Option<SubjectVersion>, RegistryError> {
         let body = json!({ "schema": schema, "schemaType": "AVRO" });
         found(self.inner.call(Method::POST, &["subjects", subject], Some(&body)).await, subject)
+    }
+
+    /// The same for a schema that this process needs: what was found is kept, and found again while the registry does not
+    /// answer.
+    pub async fn look_up_kept(&self, subject: &str, schema: &str) -> Result<Option<u32>, RegistryError> {
+        let (asked, folder) = (self.look_up(subject, schema).await, self.inner.folder.as_ref());
+        match (asked, folder) {
+            (Ok(Some(found)), Some(folder)) => {
+                folder.keep_id(subject, schema, found.id).await;
+                folder.keep_schema(found.id, &found.schema, &[]).await;
+                Ok(Some(found.id))
+            }
+            (Err(error @ RegistryError::Unavailable { .. }), Some(folder)) => {
+                let Some(id) = folder.id(subject, schema).await else { return Err(error) };
+                tracing::warn!(subject, id, "the schema id is taken from registry.cache_path: {error}");
+                Ok(Some(id))
+            }
+            (asked, _) => Ok(asked?.map(|found| found.id)),
+        }
     }
 
     /// The latest schema of a subject, if it has one.
@@ -285,6 +326,9 @@ impl SchemaSource for RegistryClient {
         if i32::try_from(id).is_err() {
             return Err(SchemaError::Unknown { id });
         }
+        if let Some(error) = self.inner.unusable(id) {
+            return Err(error);
+        }
         let flight = {
             let mut under_way = self.inner.under_way.lock().unwrap_or_else(PoisonError::into_inner);
             if let Some(schema) = self.cached(id) {
@@ -306,9 +350,11 @@ impl Inner {
         let task = tokio::spawn({
             let inner = Arc::clone(inner);
             async move {
-                let answer = inner.fetch(id).await.map(Arc::new);
-                if let Ok(schema) = &answer {
-                    inner.keep(schema);
+                let answer = inner.fetch_or_find(id).await.map(Arc::new);
+                match &answer {
+                    Ok(schema) => inner.keep(schema),
+                    Err(error @ SchemaError::Invalid { .. }) => inner.remember_unusable(id, error),
+                    Err(SchemaError::Unknown { .. } | SchemaError::Unavailable { .. }) => {}
                 }
                 inner.under_way.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
                 answer
@@ -340,7 +386,43 @@ impl Inner {
         self.found.store(Arc::new(found));
     }
 
-    async fn fetch(&self, id: u32) -> Result<WriterSchema, SchemaError> {
+    fn unusable(&self, id: u32) -> Option<SchemaError> {
+        let unusable = self.unusable.lock().unwrap_or_else(PoisonError::into_inner);
+        let (since, error) = unusable.get(&id)?;
+        (since.elapsed() < UNUSABLE_FOR).then(|| error.clone())
+    }
+
+    fn remember_unusable(&self, id: u32, error: &SchemaError) {
+        let mut unusable = self.unusable.lock().unwrap_or_else(PoisonError::into_inner);
+        unusable.retain(|_, (since, _)| since.elapsed() < UNUSABLE_FOR);
+        if unusable.len() >= MAX_CACHED {
+            unusable.pop_first();
+        }
+        unusable.insert(id, (Instant::now(), error.clone()));
+    }
+
+    /// From the registry, or from disk while it does not answer. What the registry says wins.
+    async fn fetch_or_find(&self, id: u32) -> Result<WriterSchema, SchemaError> {
+        let fetched = self.fetch(id).await;
+        let Some(folder) = &self.folder else { return fetched.map(|(schema, _)| schema) };
+        match fetched {
+            Ok((schema, references)) => {
+                folder.keep_schema(id, schema.text(), &references).await;
+                Ok(schema)
+            }
+            Err(error @ SchemaError::Unavailable { .. }) => {
+                let kept = folder.schema(id).await.ok_or_else(|| error.clone())?;
+                tracing::warn!(id, "the schema is taken from registry.cache_path: {error}");
+                Ok(kept)
+            }
+            Err(error) => {
+                folder.forget_schema(id).await;
+                Err(error)
+            }
+        }
+    }
+
+    async fn fetch(&self, id: u32) -> Result<(WriterSchema, Vec<String>), SchemaError> {
         let path = ["schemas", "ids", &id.to_string()];
         let answer: SchemaAnswer =
             self.call(Method::GET, &path, None).await.map_err(|error| error.about_schema(id, 40403))?;
@@ -364,7 +446,8 @@ impl Inner {
             references.insert((subject, version), answer.schema);
         }
         let references: Vec<String> = references.into_values().collect();
-        WriterSchema::parse_with_references(id, &answer.schema, &references)
+        let schema = WriterSchema::parse_with_references(id, &answer.schema, &references)?;
+        Ok((schema, references))
     }
 
     async fn call<T: DeserializeOwned>(

@@ -3,14 +3,19 @@
 //! Names begin with `campaignd_`, units are base units, counters end in `_total`; no user id is ever a label. Call
 //! sites use typed methods. What runs per record is collected in a lane or a batch first and added once a batch.
 
+mod snapshot;
+
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use prometheus::core::Collector;
 use prometheus::local::LocalHistogram;
 use prometheus::{
-    Encoder, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder,
+    Encoder, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    TextEncoder,
 };
+
+pub use snapshot::{Latency, Snapshot};
 
 use crate::decision::{Outcome, ReasonCode};
 
@@ -89,14 +94,32 @@ labels! {
     }
 }
 
+labels! {
+    /// What a breaker watches.
+    pub enum Dependency {
+        /// The store of states and fences.
+        Store = "store",
+        /// The schema registry.
+        Registry = "registry",
+    }
+}
+
+impl std::fmt::Display for Dependency {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
 /// One entry per label value, in the order of its `ALL`.
-struct ByLabel<L: 'static>(Vec<(L, IntCounter)>);
+struct ByLabel<L: 'static, M = IntCounter>(Vec<(L, M)>);
+
+impl<L: Copy + PartialEq, M> ByLabel<L, M> {
+    fn get(&self, label: L) -> Option<&M> {
+        self.0.iter().find(|(known, _)| *known == label).map(|(_, metric)| metric)
+    }
+}
 
 impl<L: Copy + PartialEq> ByLabel<L> {
-    fn get(&self, label: L) -> Option<&IntCounter> {
-        self.0.iter().find(|(known, _)| *known == label).map(|(_, counter)| counter)
-    }
-
     fn add(&self, label: L, count: u64) {
         if let Some(counter) = self.get(label) {
             counter.inc_by(count);
@@ -119,6 +142,9 @@ struct Inner {
     rewinds: ByLabel<RewindCause>,
     store_retries: ByLabel<StoreOperation>,
     registry_retries: IntCounter,
+    breaker_open: ByLabel<Dependency, IntGauge>,
+    breaker_opens: ByLabel<Dependency>,
+    breaker_probes: ByLabel<Dependency>,
     unexplained_replays: IntCounter,
     replayed_records: IntCounter,
     parked: IntCounterVec,
@@ -142,6 +168,8 @@ struct Inner {
     cached_bytes: IntGauge,
     batches_in_flight: IntGauge,
     paused: IntGauge,
+    /// How many wait at present; the gauge says whether any does.
+    waiting: Mutex<usize>,
 }
 
 /// The metrics of one processor; clones share them.
@@ -177,7 +205,24 @@ impl Metrics {
         let events = vector("events_total", "Records of `events` by what became of them.", &["result"])?;
         let rewinds = vector("rewinds_total", "Returns to the committed offsets by cause.", &["cause"])?;
         let retries = vector("store_retries_total", "Store calls that were repeated.", &["operation"])?;
+        let opens = vector("breaker_opens_total", "How often a breaker has opened.", &["dependency"])?;
+        let probes =
+            vector("breaker_probes_total", "Probes that an open breaker let through.", &["dependency"])?;
+        let open = register(
+            &registry,
+            IntGaugeVec::new(
+                opts("breaker_open", "1 while work waits because the dependency is ill."),
+                &["dependency"],
+            )?,
+        )?;
+        let open = Dependency::ALL
+            .iter()
+            .map(|dependency| Ok((*dependency, open.get_metric_with_label_values(&[dependency.as_str()])?)))
+            .collect::<Result<_, MetricsError>>()?;
         let inner = Inner {
+            breaker_open: ByLabel(open),
+            breaker_opens: each(&opens, Dependency::ALL, Dependency::as_str)?,
+            breaker_probes: each(&probes, Dependency::ALL, Dependency::as_str)?,
             events: each(&events, EventResult::ALL, EventResult::as_str)?,
             decisions: vector("decisions_total", "Decisions published.", &["outcome", "reason"])?,
             decision_handles: Mutex::default(),
@@ -243,7 +288,8 @@ impl Metrics {
             cached_users: gauge("cached_users", "User states in memory.")?,
             cached_bytes: gauge("cached_bytes", "Bytes of user states in memory.")?,
             batches_in_flight: gauge("batches_in_flight", "Batches between poll and commit.")?,
-            paused: gauge("paused", "1 while intake is paused because something must mend first.")?,
+            paused: gauge("paused", "1 while work waits because something around it must mend first.")?,
+            waiting: Mutex::default(),
             registry,
         };
         inner.campaigns_position.set(-1);
@@ -297,6 +343,28 @@ impl Metrics {
     /// A schema look-up was repeated because the registry did not answer.
     pub fn registry_retry(&self) {
         self.inner.registry_retries.inc();
+    }
+
+    /// The breaker has opened.
+    pub fn breaker_opened(&self, dependency: Dependency) {
+        self.inner.breaker_opens.add(dependency, 1);
+        self.set_breaker_open(dependency, true);
+    }
+
+    /// The breaker has closed.
+    pub fn breaker_closed(&self, dependency: Dependency) {
+        self.set_breaker_open(dependency, false);
+    }
+
+    fn set_breaker_open(&self, dependency: Dependency, open: bool) {
+        if let Some(gauge) = self.inner.breaker_open.get(dependency) {
+            gauge.set(i64::from(open));
+        }
+    }
+
+    /// An open breaker has let a probe through.
+    pub fn breaker_probe(&self, dependency: Dependency) {
+        self.inner.breaker_probes.add(dependency, 1);
     }
 
     /// A record at or below the applied position is known to nobody (rule S8).
@@ -403,9 +471,10 @@ impl Metrics {
         set(&self.inner.batches_in_flight, count);
     }
 
-    /// Whether intake is paused because something must mend first.
-    pub fn set_paused(&self, paused: bool) {
-        self.inner.paused.set(i64::from(paused));
+    /// Work waits because something around it must mend first, until what is returned is dropped.
+    pub fn waiting(&self) -> Waiting {
+        self.inner.change_waiting(|waiting| waiting + 1);
+        Waiting(Arc::clone(&self.inner))
     }
 
     /// Everything in Prometheus' text format, and its content type.
@@ -441,8 +510,28 @@ impl Metrics {
             cached_bytes: inner.cached_bytes.get(),
             batches_in_flight: inner.batches_in_flight.get(),
             paused: inner.paused.get() != 0,
+            breaker_opens: Dependency::ALL.iter().map(|of| inner.breaker_opens.value(*of)).sum(),
             event_latency: Latency::of(&inner.event_latency_seconds),
         }
+    }
+}
+
+impl Inner {
+    /// The lock is held until the gauge says the same.
+    fn change_waiting(&self, change: impl FnOnce(usize) -> usize) {
+        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        *waiting = change(*waiting);
+        self.paused.set(i64::from(*waiting > 0));
+    }
+}
+
+/// Somebody waits; see [`Metrics::waiting`].
+#[must_use]
+pub struct Waiting(Arc<Inner>);
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.0.change_waiting(|waiting| waiting.saturating_sub(1));
     }
 }
 
@@ -458,115 +547,6 @@ impl EventLatencies {
     /// Adds what was observed since the last flush.
     pub fn flush(&self) {
         self.0.flush();
-    }
-}
-
-/// The values at one moment.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Snapshot {
-    /// Records by what became of them; every result is there.
-    pub events: BTreeMap<EventResult, u64>,
-    /// Decisions published by outcome and reason.
-    pub decisions: BTreeMap<(Outcome, ReasonCode), u64>,
-    /// Dead letters by code.
-    pub dead_letters: BTreeMap<String, u64>,
-    /// Batches committed.
-    pub batches: u64,
-    /// Rewinds, all causes.
-    pub rewinds: u64,
-    /// Repeated store calls, all operations.
-    pub store_retries: u64,
-    /// See [`Metrics::unexplained_replay`].
-    pub unexplained_replays: u64,
-    /// See [`Metrics::replayed_records`].
-    pub replayed_records: u64,
-    /// Records of `campaigns` that do not parse.
-    pub campaign_records_rejected: u64,
-    /// Audit rows written.
-    pub projected_rows: u64,
-    /// Records the projection passed over.
-    pub projection_skipped: u64,
-    /// States written.
-    pub state_writes: u64,
-    /// States read from the store.
-    pub state_loads: u64,
-    /// Partitions assigned.
-    pub assigned_partitions: i64,
-    /// Campaigns that can decide.
-    pub campaigns_active: i64,
-    /// User states in memory.
-    pub cached_users: i64,
-    /// Their bytes.
-    pub cached_bytes: i64,
-    /// Batches between poll and commit.
-    pub batches_in_flight: i64,
-    /// Whether intake is paused.
-    pub paused: bool,
-    /// From record timestamp to commit.
-    pub event_latency: Latency,
-}
-
-impl Snapshot {
-    /// Records with one result.
-    pub fn events(&self, result: EventResult) -> u64 {
-        self.events.get(&result).copied().unwrap_or(0)
-    }
-
-    /// Records with any result.
-    pub fn events_total(&self) -> u64 {
-        self.events.values().sum()
-    }
-
-    /// Decisions with one outcome.
-    pub fn decisions(&self, outcome: Outcome) -> u64 {
-        self.decisions.iter().filter(|((of, _), _)| *of == outcome).map(|(_, count)| count).sum()
-    }
-}
-
-/// A histogram read back.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Latency {
-    /// Upper bound of each bucket in seconds and how many lie at or below it.
-    pub cumulative: Vec<(f64, u64)>,
-    /// All observations, those above the last bound too.
-    pub count: u64,
-    /// Sum of all observations, seconds.
-    pub sum_seconds: f64,
-}
-
-impl Latency {
-    fn of(histogram: &Histogram) -> Self {
-        let families = histogram.collect();
-        let metrics = families.first().map(|family| family.get_metric()).unwrap_or_default();
-        let Some(metric) = metrics.first() else { return Self::default() };
-        let read = metric.get_histogram();
-        Self {
-            cumulative: read
-                .get_bucket()
-                .iter()
-                .map(|bucket| (bucket.upper_bound(), bucket.cumulative_count()))
-                .collect(),
-            count: read.get_sample_count(),
-            sum_seconds: read.get_sample_sum(),
-        }
-    }
-
-    /// The quantile in seconds, interpolated within its bucket as Prometheus does; `None` without observations, the
-    /// last bound when it lies above.
-    pub fn quantile(&self, q: f64) -> Option<f64> {
-        if self.count == 0 {
-            return None;
-        }
-        let rank = q.clamp(0.0, 1.0) * self.count as f64;
-        let (mut low, mut below) = (0.0, 0_u64);
-        for (bound, cumulative) in &self.cumulative {
-            if *cumulative as f64 >= rank && *cumulative > below {
-                let share = (rank - below as f64) / (*cumulative - below) as f64;
-                return Some(low + (bound - low) * share.max(0.0));
-            }
-            (low, below) = (*bound, *cumulative);
-        }
-        Some(low)
     }
 }
 
@@ -602,86 +582,4 @@ fn wire_name(value: &impl serde::Serialize) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn text(metrics: &Metrics) -> String {
-        String::from_utf8(metrics.render().unwrap().1).unwrap()
-    }
-
-    #[test]
-    fn names_follow_the_rules_and_labels_are_there_from_the_start() {
-        let metrics = Metrics::new().unwrap();
-        metrics.decisions(Outcome::Suppress, ReasonCode::RollingLimit, 3);
-        metrics.dead_letter("bad_framing");
-        let text = text(&metrics);
-        for line in text.lines().filter(|line| !line.starts_with('#')) {
-            assert!(line.starts_with("campaignd_"), "{line}");
-            assert!(!line.contains("user_id"), "{line}");
-        }
-        for family in metrics.inner.registry.gather() {
-            let counter = family.get_field_type() == prometheus::proto::MetricType::COUNTER;
-            assert_eq!(counter, family.name().ends_with("_total"), "{}", family.name());
-            assert!(!family.help().is_empty());
-        }
-        assert!(text.contains("campaignd_events_total{result=\"duplicate\"} 0"), "{text}");
-        assert!(text.contains("campaignd_rewinds_total{cause=\"transaction\"} 0"), "{text}");
-        assert!(
-            text.contains("campaignd_decisions_total{outcome=\"suppress\",reason=\"rolling_limit\"} 3"),
-            "{text}"
-        );
-        assert!(text.contains("campaignd_dead_letters_total{code=\"bad_framing\"} 1"), "{text}");
-        assert!(text.contains("campaignd_campaigns_position -1"), "{text}");
-    }
-
-    #[test]
-    fn a_snapshot_reads_back_what_was_counted() {
-        let metrics = Metrics::new().unwrap();
-        metrics.events(EventResult::Decided, 5);
-        metrics.events(EventResult::DeadLetter, 2);
-        metrics.decisions(Outcome::Allow, ReasonCode::Allowed, 4);
-        metrics.decisions(Outcome::Suppress, ReasonCode::LateEvent, 1);
-        metrics.decisions(Outcome::Suppress, ReasonCode::Outranked, 1);
-        metrics.dead_letter("bad_avro");
-        metrics.dead_letter("bad_avro");
-        metrics.rewind(RewindCause::Abandoned);
-        metrics.set_paused(true);
-        let snapshot = metrics.clone().snapshot();
-        assert_eq!(snapshot.events(EventResult::Decided), 5);
-        assert_eq!(snapshot.events(EventResult::Ignored), 0);
-        assert_eq!(snapshot.events_total(), 7);
-        assert_eq!(snapshot.decisions(Outcome::Allow), 4);
-        assert_eq!(snapshot.decisions(Outcome::Suppress), 2);
-        assert_eq!(snapshot.decisions(Outcome::Holdout), 0);
-        assert_eq!(snapshot.dead_letters, BTreeMap::from([("bad_avro".to_string(), 2)]));
-        assert_eq!(snapshot.rewinds, 1);
-        assert!(snapshot.paused);
-    }
-
-    #[test]
-    fn latencies_count_only_after_a_flush_and_give_quantiles() {
-        let metrics = Metrics::new().unwrap();
-        let latencies = metrics.event_latencies();
-        for _ in 0..99 {
-            latencies.observe(0.004);
-        }
-        latencies.observe(3.0);
-        assert_eq!(metrics.snapshot().event_latency.quantile(0.5), None);
-        latencies.flush();
-        let latency = metrics.snapshot().event_latency;
-        assert_eq!(latency.count, 100);
-        let half = latency.quantile(0.5).unwrap();
-        assert!((0.003..=0.005).contains(&half), "{half}");
-        let largest = latency.quantile(1.0).unwrap();
-        assert!((2.5..=5.0).contains(&largest), "{largest}");
-    }
-
-    #[test]
-    fn a_quantile_above_the_last_bound_is_the_last_bound() {
-        let metrics = Metrics::new().unwrap();
-        let latencies = metrics.event_latencies();
-        latencies.observe(1_000.0);
-        latencies.flush();
-        assert_eq!(metrics.snapshot().event_latency.quantile(0.99), Some(60.0));
-    }
-}
+mod tests;

@@ -93,7 +93,7 @@ impl Settings {
              [group]\nid = {:?}\ninstance_id = {:?}\nstatic_membership = {}\nsession_timeout_ms = 6000\n\
              transaction_timeout_ms = 10000\ndrain_timeout_ms = 3000\n\n\
              [topics]\nevents = {:?}\ncampaigns = {:?}\ndecisions = {:?}\nactivity = {:?}\ndlq = {:?}\n\n\
-             [registry]\nurl = {:?}\n\n\
+             [registry]\nurl = {:?}\ncache_path = {:?}\n\n\
              [store]\n{store}\n\
              [pipeline]\nlanes = {}\nbatch_max_records = {}\nbatch_max_records_per_user = {}\nmax_record_bytes = 65536\n\n\
              [http]\nbind = \"127.0.0.1:{}\"\n\n\
@@ -109,6 +109,7 @@ impl Settings {
             self.topic("activity"),
             self.topic("events.dlq"),
             self.registry,
+            folder.join(format!("{}-schemas", self.instance)),
             self.lanes,
             self.batch_max_records,
             self.batch_max_records.div_ceil(2),

@@ -388,11 +388,19 @@ pub struct Tables {
     pub fences: BTreeMap<i32, FenceRow>,
     pub failing_writes: u32,
     pub failing_loads: u32,
+    /// Nothing is answered. Writes are applied nevertheless.
+    pub away: bool,
     /// Users whose cells cannot be read.
     pub unreadable: BTreeSet<String>,
     pub writes: Vec<Vec<Cell>>,
     /// The store's wall clock, when it is another than ours.
     pub clock_ms: Option<i64>,
+}
+
+impl Tables {
+    fn answer<T>(&self, value: T) -> Result<T, StoreError> {
+        if self.away { Err(StoreError::Unavailable("told to".into())) } else { Ok(value) }
+    }
 }
 
 #[derive(Clone, Default)]
@@ -408,7 +416,7 @@ impl FakeStore {
 impl StateStore for FakeStore {
     async fn load(&self, user_ids: &[&str]) -> Vec<Result<Option<Bytes>, StoreError>> {
         let mut tables = self.lock();
-        let is_away = tables.failing_loads > 0;
+        let is_away = tables.away || tables.failing_loads > 0;
         tables.failing_loads = tables.failing_loads.saturating_sub(1);
         let load = |user: &&str| {
             if is_away || tables.unreadable.contains(*user) {
@@ -420,7 +428,8 @@ impl StateStore for FakeStore {
     }
 
     async fn clock_ms(&self) -> Result<Option<i64>, StoreError> {
-        Ok(self.lock().clock_ms)
+        let tables = self.lock();
+        tables.answer(tables.clock_ms)
     }
 
     async fn write(&self, cells: &[Cell]) -> Result<(), StoreError> {
@@ -437,11 +446,12 @@ impl StateStore for FakeStore {
             tables.failing_writes -= 1;
             return Err(StoreError::Unavailable("told to".into()));
         }
-        Ok(())
+        tables.answer(())
     }
 
     async fn read_fence(&self, _topic: &str, partition: i32) -> Result<Option<FenceRow>, StoreError> {
-        Ok(self.lock().fences.get(&partition).cloned())
+        let tables = self.lock();
+        tables.answer(tables.fences.get(&partition).cloned())
     }
 
     async fn replace_fence(
@@ -457,7 +467,7 @@ impl StateStore for FakeStore {
             return Err(StoreError::Fenced { topic: topic.to_owned(), partition });
         }
         tables.fences.insert(partition, next.clone());
-        Ok(())
+        tables.answer(())
     }
 }
 
@@ -511,23 +521,42 @@ impl CampaignSource for FakeCampaigns {
 
 /// A registry that learns.
 #[derive(Clone, Default)]
-pub struct FakeSchemas(Arc<Mutex<InMemorySchemas>>);
+pub struct FakeSchemas(Arc<Mutex<Shelf>>);
+
+#[derive(Default)]
+struct Shelf {
+    schemas: InMemorySchemas,
+    away: bool,
+    /// What has been asked for, and is at hand from then on.
+    asked: BTreeSet<u32>,
+}
 
 impl FakeSchemas {
     /// From now on the id is known as the schema of events.
     pub fn register(&self, id: u32) {
-        let mut schemas = self.0.lock().unwrap();
-        *schemas = schemas.clone().with(id, EVENT_SCHEMA).unwrap();
+        let mut shelf = self.0.lock().unwrap();
+        shelf.schemas = shelf.schemas.clone().with(id, EVENT_SCHEMA).unwrap();
+    }
+
+    /// Whether the registry answers, from now on.
+    pub fn set_away(&self, away: bool) {
+        self.0.lock().unwrap().away = away;
     }
 }
 
 #[async_trait]
 impl SchemaSource for FakeSchemas {
     async fn schema(&self, id: u32) -> Result<Arc<WriterSchema>, SchemaError> {
-        self.cached(id).ok_or(SchemaError::Unknown { id })
+        let mut shelf = self.0.lock().unwrap();
+        if shelf.away {
+            return Err(SchemaError::Unavailable { reason: "told to".into() });
+        }
+        shelf.asked.insert(id);
+        shelf.schemas.cached(id).ok_or(SchemaError::Unknown { id })
     }
 
     fn cached(&self, id: u32) -> Option<Arc<WriterSchema>> {
-        self.0.lock().unwrap().cached(id)
+        let shelf = self.0.lock().unwrap();
+        shelf.asked.contains(&id).then(|| shelf.schemas.cached(id)).flatten()
     }
 }

@@ -1,6 +1,7 @@
 //! The processor over a broker and a store in memory, in virtual time.
 
 mod fake;
+mod outages;
 mod parking;
 
 use std::collections::BTreeMap;
@@ -13,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use self::fake::{
     CommitFate, FakeBroker, FakeCampaigns, FakeClock, FakeLog, FakeOutput, FakeSchemas, FakeStore,
 };
+use super::breaker::Limits;
 use super::lane::LaneParts;
 use super::log::{OutputRecord, OutputTopic};
 use super::outputs::header;
@@ -46,6 +48,7 @@ pub(crate) fn settings(events_partitioner: Partitioner) -> Settings {
         drain_timeout: Duration::from_secs(5),
         session_timeout: Duration::from_secs(6),
         store_write_timeout: Duration::from_secs(2),
+        breaker: Limits::default(),
         retry: RetrySettings {
             topic: "events.retry".into(),
             tiers: Tiers::new(&[1, 10].map(Duration::from_secs)),

@@ -11,7 +11,7 @@ const LATER: u32 = 99;
 
 impl World {
     /// An event under a schema id, at noon.
-    fn append_under(&self, schema_id: u32, user: &str, event_id: &str, event_type: &str) -> i64 {
+    pub(super) fn append_under(&self, schema_id: u32, user: &str, event_id: &str, event_type: &str) -> i64 {
         let event = Event {
             event_id: event_id.into(),
             user_id: user.into(),
