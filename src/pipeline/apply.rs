@@ -135,9 +135,14 @@ impl Applier {
     ) -> bool {
         // Erased before anything else is asked: nothing of the event may be remembered, not even its id.
         if state.is_erased(position, event.occurred_at_ms) {
-            state.mark_applied(position);
             slice.tally.erased += 1;
-            return true;
+            // A dropped erasure may have overtaken records that wait (rule P9). It changes nothing for them, so the applied
+            // position must not pass them either: U@10 waits, the erasure U@8 is sent again as U@12; with 12 applied, U@10
+            // would be taken for a replay and be neither decided nor dropped.
+            if !event.is_erasure() {
+                state.mark_applied(position);
+            }
+            return !event.is_erasure();
         }
         if !standing.campaigns.is_of_interest(event) {
             // Below the watermark it was not to be skipped; it changes nothing but the applied position, so that what is
@@ -150,14 +155,13 @@ impl Applier {
             slice.tally.duplicates += 1;
             return false;
         }
-        let decided = judge_time(event, standing.now_ms, self.settings.max_future_skew)
-            .and_then(|()| self.decide(state, event, standing));
-        match decided {
-            Ok(_) if event.is_erasure() => {
-                state.erase(position, event.occurred_at_ms);
-                slice.tally.ignored += 1;
-                true
-            }
+        let judged = judge_time(event, standing.now_ms, self.settings.max_future_skew);
+        if judged.is_ok() && event.is_erasure() {
+            state.erase(position, event.occurred_at_ms);
+            slice.tally.ignored += 1;
+            return true;
+        }
+        match judged.and_then(|()| self.decide(state, event, standing)) {
             Ok((decisions, outputs)) => {
                 state.record(position, event, &decisions, standing.campaigns.catalog());
                 tally(&decisions, slice);

@@ -27,9 +27,6 @@ use crate::telemetry::metrics::Metrics;
 
 /// A fence rises by at least this much over the one before (rule F1), so that batch numbers fit under the next one.
 const FENCE_STEP_US: i64 = 1_000_000;
-/// How often a fence that somebody else took first is tried again; each loss means that the group gave the partition
-/// to another member, whose end we learn of by polling.
-const FENCE_ATTEMPTS: u32 = 10;
 
 /// Fence rows read or replaced at a time.
 const ROWS_AT_ONCE: usize = 16;
@@ -294,34 +291,29 @@ impl Owner {
         }
     }
 
-    /// Replaces the row that stood when it was checked by ours; another one that stands there by now is checked first.
+    /// Replaces the row that stood when it was checked by ours. When another one stands there by now, nothing that was
+    /// checked before holds any more: a process that slept between the check and the taking would compare the new owner's
+    /// row with offsets of its own past. So everything is asked anew, the group first.
     async fn fence(
         &self,
         partition: i32,
-        mut row: Option<FenceRow>,
+        row: Option<FenceRow>,
         identity: &LogIdentity,
         stands: &BTreeMap<Input, PartitionStand>,
         epoch: &CancellationToken,
     ) -> Result<FenceRow, TakeError> {
-        for _ in 0..FENCE_ATTEMPTS {
-            let ours = FenceRow {
-                fence_us: self.fence_after(row.as_ref().map_or(0, |row| row.fence_us)),
-                token: Uuid::new_v4(),
-                cluster_id: identity.cluster_id.clone(),
-                partition_count: identity.partition_count,
-                incarnation: row.as_ref().map_or(0, |row| row.incarnation),
-                committed_offset: row.as_ref().and_then(|row| row.committed_offset),
-                retry_offsets: row.as_ref().map(|row| row.retry_offsets.clone()).unwrap_or_default(),
-            };
-            let ours = noted(ours, partition, stands);
-            if self.replace(partition, row.as_ref(), &ours, epoch).await? {
-                return Ok(ours);
-            }
-            row = self.read_row(partition, epoch).await?;
-            if let Some(row) = &row {
-                self.check_identity(partition, row, identity)?;
-                self.check(partition, row, stands)?;
-            }
+        let ours = FenceRow {
+            fence_us: self.fence_after(row.as_ref().map_or(0, |row| row.fence_us)),
+            token: Uuid::new_v4(),
+            cluster_id: identity.cluster_id.clone(),
+            partition_count: identity.partition_count,
+            incarnation: row.as_ref().map_or(0, |row| row.incarnation),
+            committed_offset: row.as_ref().and_then(|row| row.committed_offset),
+            retry_offsets: row.as_ref().map(|row| row.retry_offsets.clone()).unwrap_or_default(),
+        };
+        let ours = noted(ours, partition, stands);
+        if self.replace(partition, row.as_ref(), &ours, epoch).await? {
+            return Ok(ours);
         }
         Err(TakeError::Zombie(format!("{}[{partition}]", self.topic)))
     }

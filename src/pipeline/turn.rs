@@ -76,7 +76,7 @@ pub fn turn(
     }
     // An erasure needs nothing that waits, and what waits is dropped as not newer (rule P9).
     if let Some(due_ms) = pending.blocker(user_id, origin.position)
-        && !decoded.is_erasure()
+        && !overtakes(decoded, standing.now_ms)
     {
         return if outputs::can_be_parked(&decoded.record) { Turn::Blocked(due_ms) } else { too_large() };
     }
@@ -99,6 +99,12 @@ pub fn turn(
         }
         _ => Turn::Apply,
     }
+}
+
+/// Whether the record need not wait for those before it. An erasure ahead of our clock waits: it may end as a dead letter
+/// for its time, which moves the applied position, and what waits before it must not be passed by that.
+fn overtakes(decoded: &Decoded, now_ms: i64) -> bool {
+    decoded.content.as_ref().is_ok_and(|event| event.is_erasure() && event.occurred_at_ms <= now_ms)
 }
 
 /// `None` when the attempts have run out: the record is a recorded dead letter then.

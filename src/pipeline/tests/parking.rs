@@ -237,6 +237,33 @@ async fn an_erasure_overtakes_what_waits_and_mends_a_corrupt_cell() {
     assert!(world.dead_letters().is_empty());
 }
 
+/// A producer sends an erasure twice, and between the two stands a record that waits: the second one is dropped and must not
+/// carry the applied position over it. Found by the simulation.
+#[tokio::test(start_paused = true)]
+async fn an_erasure_that_is_dropped_passes_nothing_that_waits() {
+    let world = World::new(1);
+    world.append_under(SCHEMA_ID, "ada", "erase", "user.erased");
+    let waits = Event {
+        event_id: "a1".into(),
+        user_id: "ada".into(),
+        event_type: "purchase".into(),
+        occurred_at_ms: NOON_MS + 1,
+        properties: BTreeMap::new(),
+        traits: BTreeMap::new(),
+        trace_id: None,
+    };
+    let mut body = Vec::new();
+    encode_event(&waits, &mut body);
+    world.append_raw(b"ada", wire::frame(LATER, &body));
+    world.append_under(SCHEMA_ID, "ada", "erase", "user.erased");
+    let process = world.start();
+    world.broker.until(|broker| broker.committed.get(&Input::events(0)) == Some(&3)).await;
+    world.schemas.register(LATER);
+    world.broker.until_all_committed().await;
+    process.stop().await;
+    assert_eq!(world.decided("each"), ["a1:allow"]);
+}
+
 /// Rules K1 and K2: what nobody cares for costs neither a read nor a write, but not before the watermark is taken.
 #[tokio::test(start_paused = true)]
 async fn what_nobody_cares_for_is_skipped_from_the_watermark_on() {
