@@ -9,7 +9,7 @@ use clap::{Args, Subcommand};
 use serde_json::json;
 
 use super::{ConfigArguments, DIFFERENCES, DONE, Output, UsageError};
-use crate::topology::{Cluster, Planned, Verdict, built_in, plan, read_directory};
+use crate::topology::{Cluster, Planned, Verdict, built_in, names, plan, read_directory};
 
 /// Create the topics that are missing, and say that one was made anew
 #[derive(Debug, Args)]
@@ -27,7 +27,8 @@ enum Command {
 /// Create the topics that are missing, change none
 ///
 /// The wanted topics come from files in Strimzi's KafkaTopic shape, one for each of our topics; those built into the
-/// program are the ones in the folder topology/ of the source. Names come from the configuration.
+/// program are the ones in the folder topology/ of the source. Names come from the configuration, and so does the number
+/// of retry topics: one for each of retry.delays_ms.
 ///
 /// A topic that is there is never changed. If it is not as it must be (too few partitions, a setting that would lose
 /// records), its line says so and the exit code is 2.
@@ -74,8 +75,9 @@ async fn apply(arguments: Apply) -> anyhow::Result<ExitCode> {
     };
     let wanted = wanted.map_err(|error| UsageError(error.to_string()))?;
     let cluster = Cluster::new(&config)?;
-    let actual = cluster.actual(&config.topics).await?;
-    let rows = plan(&wanted, &config.topics, &actual, arguments.partitions);
+    let names = names(&config);
+    let actual = cluster.actual(&names).await?;
+    let rows = plan(&wanted, &names, &actual, arguments.partitions);
     let width = rows.iter().map(|row| row.name.len()).max().unwrap_or(0);
     let mut counts = Counts::default();
     for row in &rows {

@@ -7,6 +7,7 @@ use super::client::{client_config, reserved_reason};
 use super::problem::Problem;
 use super::sections::{Config, StoreKind};
 use super::source::Origin;
+use crate::pipeline::parking::tiers::MAX_TIERS;
 
 /// Everything that is wrong with values that could be read.
 pub(super) fn check(config: &Config, origins: &BTreeMap<String, Origin>) -> Vec<Problem> {
@@ -18,6 +19,7 @@ pub(super) fn check(config: &Config, origins: &BTreeMap<String, Origin>) -> Vec<
     checker.store(config);
     checker.pipeline(config);
     checker.breaker(config);
+    checker.retry(config);
     checker.log(config);
     checker.problems
 }
@@ -154,6 +156,25 @@ impl Checker<'_> {
                 );
             }
         }
+        let prefix = &config.topics.retry;
+        if !is_kafka_name(&config.topics.retry_topic(u8::MAX)) {
+            self.refuse(
+                "topics.retry",
+                format!("{prefix:?}"),
+                "allowed: 1 to 245 of the letters a-z A-Z, digits, dot, hyphen and underscore",
+            );
+        }
+        // Whether a tier exists today or not: another topic of its name would be read as one.
+        let retry_topics: Vec<String> = (1..=MAX_TIERS).map(|tier| format!("{prefix}.{tier}")).collect();
+        for (role, name) in named {
+            if retry_topics.iter().any(|retry| retry == name) {
+                self.refuse(
+                    "topics.retry",
+                    format!("{prefix:?}"),
+                    format!("makes a retry topic of the name of topics.{role}; every topic needs its own"),
+                );
+            }
+        }
     }
 
     fn registry(&mut self, config: &Config) {
@@ -228,6 +249,26 @@ impl Checker<'_> {
                 "breaker.probe_max_ms",
                 breaker.probe_max_ms,
                 format!("must not be less than breaker.probe_min_ms ({})", breaker.probe_min_ms),
+            );
+        }
+    }
+
+    fn retry(&mut self, config: &Config) {
+        let retry = &config.retry;
+        let delays = &retry.delays_ms;
+        let ascends = delays.iter().zip(delays.iter().skip(1)).all(|(shorter, longer)| shorter < longer);
+        if !ascends || !(1..=MAX_TIERS).contains(&delays.len()) {
+            self.refuse(
+                "retry.delays_ms",
+                format!("{delays:?}"),
+                format!("allowed: 1 to {MAX_TIERS} delays, each longer than the one before"),
+            );
+        }
+        if retry.max_pending_per_user > retry.max_pending {
+            self.refuse(
+                "retry.max_pending_per_user",
+                retry.max_pending_per_user,
+                format!("must not exceed retry.max_pending ({})", retry.max_pending),
             );
         }
     }

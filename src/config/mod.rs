@@ -22,7 +22,7 @@ pub use problem::{ConfigError, Problem};
 pub use sample::{effective_json, effective_toml, example_env, example_toml, headings};
 pub use sections::{
     Breaker, Config, Embedded, EventsPartitioner, Group, Http, Kafka, Log, LogFormat, Pipeline, Registry,
-    SaslMechanism, Scylla, SecurityProtocol, Shutdown, Store, StoreKind, Topics,
+    Retry, SaslMechanism, Scylla, SecurityProtocol, Shutdown, Store, StoreKind, Topics,
 };
 pub use setting::{Heading, Row};
 pub use source::{Origin, env_name};
@@ -102,7 +102,7 @@ impl Config {
 }
 
 impl Topics {
-    /// Every topic's key in the configuration and its name.
+    /// Every topic that has a key of its own, and its name.
     pub fn by_role(&self) -> [(&'static str, &str); 5] {
         [
             ("events", &self.events),
@@ -111,6 +111,18 @@ impl Topics {
             ("activity", &self.activity),
             ("dlq", &self.dlq),
         ]
+    }
+
+    /// The retry topic of a tier; tiers count from 1.
+    pub fn retry_topic(&self, tier: u8) -> String {
+        format!("{}.{tier}", self.retry)
+    }
+}
+
+impl Retry {
+    /// How many retry topics there are to be.
+    pub fn tiers(&self) -> u8 {
+        u8::try_from(self.delays_ms.len()).unwrap_or(u8::MAX)
     }
 }
 

@@ -29,6 +29,8 @@ section! {
             pipeline: Pipeline,
             /// When work waits for an ill store or registry, and how it is found well again.
             breaker: Breaker,
+            /// Records that wait to be tried again, and their users with them.
+            retry: Retry,
             /// Metrics, liveness and readiness.
             http: Http,
             /// The log, on standard error.
@@ -145,6 +147,8 @@ section! {
             decisions: String = "decisions".into(),
             /// What users did about campaigns.
             activity: String = "activity".into(),
+            /// Records that wait to be tried again: a dot and the number of the tier are put behind it, from 1.
+            retry: String = "events.retry".into(),
             /// Records that cannot be handled, byte for byte.
             dlq: String = "events.dlq".into(),
         }
@@ -307,6 +311,27 @@ section! {
             /// Longest time between two probes, milliseconds.
             #[allowed(10..=600_000)]
             probe_max_ms: u64 = 2_000,
+        }
+        sections {}
+    }
+}
+
+section! {
+    /// Records that wait to be tried again.
+    pub struct Retry {
+        keys {
+            /// How long a record waits after its first, second, … failure, milliseconds, ascending; as many retry topics.
+            #[allowed(1..=86_400_000)]
+            delays_ms: Vec<u64> = vec![1_000, 10_000, 60_000, 600_000],
+            /// How often a record may fail for a reason of its own before it is a dead letter.
+            #[allowed(1..=1_000_000)]
+            max_attempts: u64 = 5,
+            /// Records that may wait in a partition; above that the partition of events rests.
+            #[allowed(1..=100_000_000)]
+            max_pending: usize = 100_000,
+            /// Records of one user that may wait; above that the partition of events rests, and an operator has to act.
+            #[allowed(1..=100_000_000)]
+            max_pending_per_user: usize = 10_000,
         }
         sections {}
     }

@@ -290,6 +290,40 @@ impl Setting for Vec<String> {
     }
 }
 
+impl Setting for Vec<u64> {
+    fn allowed(range: Option<&RangeInclusive<u64>>) -> String {
+        match range {
+            Some(range) => format!(
+                "a list of whole numbers from {} to {}, in the environment separated by commas",
+                range.start(),
+                range.end()
+            ),
+            None => "a list of whole numbers, in the environment separated by commas".into(),
+        }
+    }
+
+    fn parse(value: &Value, environment: bool, range: Option<&RangeInclusive<u64>>) -> Result<Self, String> {
+        match (value, environment) {
+            (Value::String(_, text), true) => text
+                .split(',')
+                .map(|item| u64::parse(&Value::from(item.trim()), true, range).map_err(of_an_item))
+                .collect(),
+            (Value::Array(_, items), _) => {
+                items.iter().map(|item| u64::parse(item, false, range).map_err(of_an_item)).collect()
+            }
+            _ => Err("is not a list".into()),
+        }
+    }
+
+    fn show(&self) -> Json {
+        self.as_slice().into()
+    }
+}
+
+fn of_an_item(reason: String) -> String {
+    format!("holds something that {reason}")
+}
+
 impl Setting for BTreeMap<String, String> {
     const OPEN: bool = true;
 

@@ -197,6 +197,46 @@ fn sizes_must_nest() {
 }
 
 #[test]
+fn delays_are_a_list_that_ascends() {
+    let config = load("[retry]\ndelays_ms = [10, 2_000]\n", &[]).unwrap();
+    assert_eq!((config.retry.delays_ms.as_slice(), config.retry.tiers()), (&[10, 2_000][..], 2));
+    let config = load("", &[("CAMPAIGND_RETRY__DELAYS_MS", "5, 1_000,60000")]).unwrap();
+    assert_eq!(config.retry.delays_ms, [5, 1_000, 60_000]);
+    let many = format!("[retry]\ndelays_ms = {:?}\n", (1..=17).collect::<Vec<u64>>());
+    for toml in [
+        "[retry]\ndelays_ms = []\n",
+        "[retry]\ndelays_ms = [20, 10]\n",
+        "[retry]\ndelays_ms = [1, 1]\n",
+        &many,
+    ] {
+        assert_problem(&problems(toml, &[]), &["retry.delays_ms", "1 to 16 delays, each longer"]);
+    }
+    assert_problem(
+        &problems("[retry]\ndelays_ms = [0, 10]\n", &[]),
+        &["retry.delays_ms = [0, 10]", "holds something that is out of range", "from 1 to 86400000"],
+    );
+    assert_problem(&problems("[retry]\ndelays_ms = 10\n", &[]), &["retry.delays_ms = 10", "is not a list"]);
+    assert_problem(
+        &problems("", &[("CAMPAIGND_RETRY__DELAYS_MS", "1,soon")]),
+        &["retry.delays_ms", "holds something that is not a whole number"],
+    );
+    assert_problem(
+        &problems("[retry]\nmax_pending = 10\nmax_pending_per_user = 11\n", &[]),
+        &["retry.max_pending_per_user = 11", "must not exceed retry.max_pending (10)"],
+    );
+}
+
+#[test]
+fn no_topic_has_the_name_of_a_retry_topic() {
+    assert_problem(
+        &problems("[topics]\ndlq = \"again.9\"\nretry = \"again\"\n", &[]),
+        &["topics.retry = \"again\"", "the name of topics.dlq"],
+    );
+    assert_problem(&problems("[topics]\nretry = \"with space\"\n", &[]), &["topics.retry", "1 to 245"]);
+    assert_eq!(load("", &[]).unwrap().topics.retry_topic(3), "events.retry.3");
+}
+
+#[test]
 fn names_and_addresses_are_checked() {
     let toml = "[topics]\nevents = \"a b\"\ndecisions = \"same\"\nactivity = \"same\"\n[kafka]\nbrokers = \"a:9092,b\"\n\
                 [registry]\nurl = \"localhost:8081\"\n[store.scylla]\nkeyspace = \"Big\"\nnodes = [\"a\"]\n\

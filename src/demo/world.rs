@@ -15,11 +15,14 @@ use crate::kafka::campaigns::{CampaignsTopic, Desired, publish};
 use crate::schema::embedded::EmbeddedRegistry;
 use crate::schema::registration::{Subjects, register_all};
 use crate::schema::registry::RegistryClient;
+use crate::topology::{Role, names};
 
 /// Partitions of `events` and of what goes with it.
 const PARTITIONS: i32 = 4;
 /// Small, so that the generator's oversized poison stays small: the broker keeps about 5 MiB a partition.
 const MAX_RECORD_BYTES: usize = 64 * 1024;
+/// Short, so that the generator's records of unknown schemas are dead letters while one looks on.
+const RETRY_DELAYS_MS: [u64; 2] = [250, 1_000];
 /// Longest wait for the broker's answer about offsets.
 const CALL_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -45,14 +48,12 @@ impl World {
     /// Starts the services, registers the schemas and publishes the sample campaigns.
     pub async fn start() -> anyhow::Result<World> {
         let mut config = Config::default();
-        let topics = &config.topics;
-        let broker = EmbeddedBroker::start([
-            (topics.events.as_str(), PARTITIONS),
-            (topics.campaigns.as_str(), 1),
-            (topics.decisions.as_str(), PARTITIONS),
-            (topics.activity.as_str(), PARTITIONS),
-            (topics.dlq.as_str(), PARTITIONS),
-        ])?;
+        config.retry.delays_ms = RETRY_DELAYS_MS.to_vec();
+        config.retry.max_attempts = RETRY_DELAYS_MS.len() as u64;
+        let partitions = |role: &Role| if *role == Role::Campaigns { 1 } else { PARTITIONS };
+        let names = names(&config);
+        let broker =
+            EmbeddedBroker::start(names.iter().map(|(role, name)| (name.as_str(), partitions(role))))?;
         let registry = EmbeddedRegistry::start().await?;
         let folder = TempDir::with_prefix("campaignd-demo-")?;
         config.kafka.brokers = broker.bootstrap_servers();

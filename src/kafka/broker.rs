@@ -32,3 +32,11 @@ impl EmbeddedBroker {
         self.cluster.bootstrap_servers()
     }
 }
+
+/// How the id of a mock cluster begins.
+const CLUSTER_ID: &str = "mockCluster";
+
+/// Whether a cluster of this id is a mock, which has no admin requests and would let one run into its time-out.
+pub fn is_mock(cluster_id: &str) -> bool {
+    cluster_id.starts_with(CLUSTER_ID)
+}

@@ -19,7 +19,7 @@ use crate::api;
 use crate::campaign::set::CampaignSet;
 use crate::config::Config;
 use crate::kafka::campaigns::{CampaignsError, CampaignsReader, CampaignsTopic};
-use crate::kafka::log::{KafkaLog, KafkaOutput, LogSettings};
+use crate::kafka::log::{KafkaLog, KafkaOutput, LogSettings, wait_until_alone};
 use crate::pipeline::clock::SystemClock;
 use crate::pipeline::lane::LaneParts;
 use crate::pipeline::log::LogError;
@@ -127,7 +127,7 @@ pub async fn start(config: &Config) -> Result<Processor, StartError> {
     health.ready(Condition::Store, config.store.kind.as_str());
     tracing::info!(store = %config.store.kind, "the store is open");
 
-    let partitions = Cluster::new(config)?.check(&config.topics).await?;
+    let partitions = Cluster::new(config)?.check(config).await?;
     tracing::info!(brokers = config.kafka.brokers, ?partitions, "the topics are as they must be");
 
     let registry = RegistryClient::new(config.kept_registry_settings())?;
@@ -201,7 +201,11 @@ async fn start_pipeline(
     campaigns: &Arc<CampaignsReader>,
     health: &Health,
 ) -> Result<Part<PipelineError>, StartError> {
-    let (log, output) = open_log(config.log_settings(health)).await?;
+    let settings = config.log_settings(health);
+    if settings.is_sole_member {
+        wait_until_alone(&settings).await?;
+    }
+    let (log, output) = open_log(settings).await?;
     let parts = Parts {
         log,
         output: Arc::new(output),

@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
-use crate::config::{Breaker, Config, EventsPartitioner, Registry};
+use crate::config::{Breaker, Config, EventsPartitioner, Registry, StoreKind};
 use crate::kafka::log::{BatchLimits, LogSettings};
 use crate::partitioner::Partitioner;
 use crate::pipeline::Settings;
 use crate::pipeline::breaker::Limits;
 use crate::pipeline::parking::Tiers;
+use crate::pipeline::parking::tiers::MAX_TIERS;
 use crate::pipeline::settings::RetrySettings;
 use crate::schema::registry::RegistrySettings;
 use crate::telemetry::health::Health;
@@ -35,15 +36,29 @@ impl Config {
             events_partitioner: self.pipeline.events_partitioner.into(),
             drain_timeout: Duration::from_millis(self.group.drain_timeout_ms),
             session_timeout: Duration::from_millis(self.group.session_timeout_ms),
-            store_write_timeout: Duration::from_millis(self.store.scylla.request_timeout_ms),
+            store_write_timeout: self.store_write_timeout(),
             breaker: self.breaker_limits(),
             retry: RetrySettings {
-                topic: format!("{}.retry", self.topics.events),
-                tiers: Tiers::new(&[1, 10, 60, 600].map(Duration::from_secs)),
-                max_attempts: 5,
-                max_pending: 100_000,
-                max_pending_per_user: 10_000,
+                topic: self.topics.retry.clone(),
+                tiers: self.tiers(),
+                max_attempts: u32::try_from(self.retry.max_attempts).unwrap_or(u32::MAX),
+                max_pending: self.retry.max_pending,
+                max_pending_per_user: self.retry.max_pending_per_user,
             },
+        }
+    }
+
+    /// The delays of the retry topics.
+    fn tiers(&self) -> Tiers {
+        let delays: Vec<Duration> = self.retry.delays_ms.iter().copied().map(Duration::from_millis).collect();
+        Tiers::new(&delays)
+    }
+
+    /// How long a write may be under way whose sender is gone. That of a process that is gone cannot be, in a folder.
+    fn store_write_timeout(&self) -> Duration {
+        match self.store.kind {
+            StoreKind::Scylla => Duration::from_millis(self.store.scylla.request_timeout_ms),
+            StoreKind::Embedded => Duration::ZERO,
         }
     }
 
@@ -77,12 +92,14 @@ impl Config {
         LogSettings {
             client: self.client_config(),
             events: self.topics.events.clone(),
+            retry: (1..=u8::MAX).take(MAX_TIERS).map(|tier| self.topics.retry_topic(tier)).collect(),
             decisions: self.topics.decisions.clone(),
             activity: self.topics.activity.clone(),
             dead_letters: self.topics.dlq.clone(),
             group_id: self.group.id.clone(),
             instance_id: self.instance_id(),
             static_membership: self.group.static_membership,
+            is_sole_member: self.store.kind == StoreKind::Embedded,
             session_timeout: Duration::from_millis(self.group.session_timeout_ms),
             transaction_timeout: Duration::from_millis(self.group.transaction_timeout_ms),
             drain_timeout: Duration::from_millis(self.group.drain_timeout_ms),

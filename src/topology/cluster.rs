@@ -12,8 +12,9 @@ use rdkafka::error::KafkaError;
 use rdkafka::types::RDKafkaErrorCode;
 
 use super::plan::{Actual, Planned};
-use super::{Role, violations};
-use crate::config::{Config, Topics};
+use super::{Names, Role, names, violations};
+use crate::config::Config;
+use crate::kafka::broker::is_mock;
 
 /// Why the topics could not be read or made.
 #[derive(Debug, thiserror::Error)]
@@ -46,10 +47,6 @@ pub enum TopologyError {
     Cut(#[from] tokio::task::JoinError),
 }
 
-/// How the id of librdkafka's mock cluster begins: the broker of the demo, which has no admin requests and would let
-/// one run into its time-out.
-const MOCK_CLUSTER: &str = "mockCluster";
-
 /// How often a topic that was just created is looked for, and the pause between: five seconds in all. It exists either
 /// way.
 const LISTED_LOOKS: u32 = 100;
@@ -80,14 +77,11 @@ impl Cluster {
     }
 
     /// Those of our topics that are there.
-    pub async fn actual(&self, names: &Topics) -> Result<BTreeMap<Role, Actual>, TopologyError> {
+    pub async fn actual(&self, names: &Names) -> Result<BTreeMap<Role, Actual>, TopologyError> {
         let Listed { counts, tells_settings } = self.list().await?;
-        let present: Vec<(Role, &str, i32)> = Role::ALL
-            .into_iter()
-            .filter_map(|role| {
-                let name = role.name(names);
-                Some((role, name, *counts.get(name)?))
-            })
+        let present: Vec<(Role, &str, i32)> = names
+            .iter()
+            .filter_map(|(role, name)| Some((*role, name.as_str(), *counts.get(name)?)))
             .collect();
         if present.is_empty() {
             return Ok(BTreeMap::new());
@@ -136,9 +130,10 @@ impl Cluster {
     }
 
     /// Refuses topics that the processor cannot work with; their partition counts when they are good.
-    pub async fn check(&self, names: &Topics) -> Result<BTreeMap<Role, i32>, TopologyError> {
-        let actual = self.actual(names).await?;
-        let wrong: Vec<String> = violations(names, &actual).iter().map(ToString::to_string).collect();
+    pub async fn check(&self, config: &Config) -> Result<BTreeMap<Role, i32>, TopologyError> {
+        let names = names(config);
+        let actual = self.actual(&names).await?;
+        let wrong: Vec<String> = violations(&names, &actual).iter().map(ToString::to_string).collect();
         if !wrong.is_empty() {
             return Err(TopologyError::Unfit(wrong.join("\n  ")));
         }
@@ -175,7 +170,7 @@ impl Cluster {
             let count = |partitions: usize| i32::try_from(partitions).unwrap_or(i32::MAX);
             let counts = topics.map(|topic| (topic.name().to_string(), count(topic.partitions().len())));
             let cluster_id = client.fetch_cluster_id(timeout).unwrap_or_default();
-            Ok(Listed { counts: counts.collect(), tells_settings: !cluster_id.starts_with(MOCK_CLUSTER) })
+            Ok(Listed { counts: counts.collect(), tells_settings: !is_mock(&cluster_id) })
         });
         listed.await?.map_err(|answer| self.failed("list the topics", answer))
     }
@@ -209,17 +204,24 @@ mod tests {
     #[tokio::test]
     async fn good_topics_pass_even_where_the_broker_tells_no_settings() {
         let all = [("events", 4), ("campaigns", 1), ("decisions", 4), ("activity", 8), ("events.dlq", 4)];
-        let (_broker, config) = mock(&all);
-        let counts = Cluster::new(&config).unwrap().check(&config.topics).await.unwrap();
+        let retry = [("events.retry.1", 4), ("events.retry.2", 5)];
+        let (_broker, mut config) = mock(&[&all[..], &retry[..]].concat());
+        config.retry.delays_ms.truncate(2);
+        let counts = Cluster::new(&config).unwrap().check(&config).await.unwrap();
         assert_eq!(counts[&Role::Events], 4);
         assert_eq!(counts[&Role::Activity], 8);
+        assert_eq!(counts[&Role::Retry(2)], 5);
     }
 
     #[tokio::test]
     async fn too_few_partitions_and_missing_topics_are_refused_together() {
-        let (_broker, config) = mock(&[("events", 4), ("campaigns", 1), ("decisions", 2), ("activity", 4)]);
-        let error = Cluster::new(&config).unwrap().check(&config.topics).await.unwrap_err().to_string();
+        let topics =
+            [("events", 4), ("campaigns", 1), ("decisions", 2), ("activity", 4), ("events.retry.1", 3)];
+        let (_broker, config) = mock(&topics);
+        let error = Cluster::new(&config).unwrap().check(&config).await.unwrap_err().to_string();
         assert!(error.contains("topic decisions has 2 partitions; it must have at least 4"), "{error}");
         assert!(error.contains("topic events.dlq does not exist"), "{error}");
+        assert!(error.contains("topic events.retry.1 has 3 partitions; it must have at least 4"), "{error}");
+        assert!(error.contains("topic events.retry.4 does not exist"), "{error}");
     }
 }

@@ -10,6 +10,8 @@ use super::{Role, yaml};
 
 /// Label that says which of our topics a file describes.
 const ROLE_LABEL: &str = "campaignd/topic";
+/// The highest tier that a file may describe.
+const MAX_TIERS: u8 = 16;
 
 /// A topic as a file wants it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,20 +36,25 @@ pub struct FileError {
     pub reason: String,
 }
 
-const BUILT_IN: [(&str, &str); 5] = [
+const BUILT_IN: [(&str, &str); 9] = [
     ("topology/events.yaml", include_str!("../../topology/events.yaml")),
     ("topology/campaigns.yaml", include_str!("../../topology/campaigns.yaml")),
     ("topology/decisions.yaml", include_str!("../../topology/decisions.yaml")),
     ("topology/activity.yaml", include_str!("../../topology/activity.yaml")),
     ("topology/events.dlq.yaml", include_str!("../../topology/events.dlq.yaml")),
+    ("topology/events.retry.1.yaml", include_str!("../../topology/events.retry.1.yaml")),
+    ("topology/events.retry.2.yaml", include_str!("../../topology/events.retry.2.yaml")),
+    ("topology/events.retry.3.yaml", include_str!("../../topology/events.retry.3.yaml")),
+    ("topology/events.retry.4.yaml", include_str!("../../topology/events.retry.4.yaml")),
 ];
 
-/// The topics of the files that are built into the binary, in the order of [`Role::ALL`].
+/// The topics of the files that are built into the binary, in the order of [`Role`].
 pub fn built_in() -> Result<Vec<Topic>, FileError> {
     collect(BUILT_IN.iter().map(|(name, text)| ((*name).to_string(), Ok((*text).to_string()))))
 }
 
-/// The topics of all `.yaml` files of a directory, in the order of [`Role::ALL`]; each of our topics exactly once.
+/// The topics of all `.yaml` files of a directory, in the order of [`Role`]; each of our topics exactly once. Of the retry
+/// topics one is enough: a tier without a file of its own is made like the one before it.
 pub fn read_directory(directory: &Path) -> Result<Vec<Topic>, FileError> {
     let shown = directory.display().to_string();
     let refuse =
@@ -74,16 +81,16 @@ fn collect(files: impl Iterator<Item = (String, std::io::Result<String>)>) -> Re
         let text = text.map_err(|error| refuse(format!("cannot be read: {error}")))?;
         for topic in parse(&text).map_err(refuse)? {
             if topics.contains_key(&topic.role) {
-                let label = format!("{ROLE_LABEL}: {}", topic.role.as_str());
+                let label = format!("{ROLE_LABEL}: {}", topic.role.label());
                 return Err(refuse(format!("has the label {label} again; one file for each topic")));
             }
             topics.insert(topic.role, topic);
         }
         names.push(file);
     }
-    for role in Role::ALL {
+    for role in Role::all(1) {
         if !topics.contains_key(&role) {
-            let reason = format!("say nothing about the topic labelled {ROLE_LABEL}: {}", role.as_str());
+            let reason = format!("say nothing about the topic labelled {ROLE_LABEL}: {}", role.label());
             return Err(FileError { file: names.join(", "), reason });
         }
     }
@@ -149,12 +156,12 @@ fn topic(document: serde_json::Value) -> Result<Topic, String> {
         return Err(format!("holds a {found}; allowed: kafka.strimzi.io/… KafkaTopic"));
     }
     let name = read.metadata.name;
-    let allowed = Role::ALL.map(Role::as_str).join(", ");
     let label = read.metadata.labels.get(ROLE_LABEL);
-    let role = label.and_then(|label| Role::ALL.into_iter().find(|role| role.as_str() == label));
+    let role = label.and_then(|label| Role::all(MAX_TIERS).find(|role| role.label() == *label));
     let role = role.ok_or_else(|| {
+        let allowed = Role::all(1).map(Role::label).collect::<Vec<_>>().join(", ");
         let found = label.map_or("no label".to_string(), |label| format!("the label {ROLE_LABEL}: {label}"));
-        format!("({name}) has {found}; allowed: the label {ROLE_LABEL} with one of {allowed}")
+        format!("({name}) has {found}; allowed: the label {ROLE_LABEL} with one of {allowed} and so on up to retry.{MAX_TIERS}")
     })?;
     if !(1..=10_000).contains(&read.spec.partitions) {
         return Err(format!("({name}) has partitions: {}; allowed: 1 to 10000", read.spec.partitions));
@@ -175,8 +182,10 @@ mod tests {
     #[test]
     fn the_built_in_files_describe_every_topic_and_keep_the_rules() {
         let topics = built_in().unwrap();
-        assert_eq!(topics.iter().map(|topic| topic.role).collect::<Vec<_>>(), Role::ALL);
-        let names = crate::config::Topics::default();
+        let config = crate::config::Config::default();
+        let all: Vec<Role> = Role::all(config.retry.tiers()).collect();
+        assert_eq!(topics.iter().map(|topic| topic.role).collect::<Vec<_>>(), all);
+        let names = super::super::names(&config);
         let actual = topics
             .iter()
             .map(|topic| {
@@ -197,7 +206,7 @@ mod tests {
     #[test]
     fn a_file_is_named_after_the_default_topic_name() {
         let names = crate::config::Topics::default();
-        for ((file, text), role) in BUILT_IN.iter().zip(Role::ALL) {
+        for ((file, text), role) in BUILT_IN.iter().zip(Role::all(4)) {
             assert_eq!(*file, format!("topology/{}.yaml", role.name(&names)));
             assert!(text.contains(&format!("  name: {}\n", role.name(&names))), "{file}");
         }
@@ -228,6 +237,9 @@ mod tests {
         let file = |index: usize| (BUILT_IN[index].0.to_string(), Ok(BUILT_IN[index].1.to_string()));
         let missing = collect((0..4).map(file)).unwrap_err().to_string();
         assert!(missing.contains("campaignd/topic: dlq"), "{missing}");
+        let missing = collect((0..5).map(file)).unwrap_err().to_string();
+        assert!(missing.contains("campaignd/topic: retry.1"), "{missing}");
+        assert_eq!(collect((0..6).map(file)).unwrap().len(), 6, "one retry topic is enough");
         let repeated = collect([0, 0].into_iter().map(file)).unwrap_err().to_string();
         assert!(repeated.contains("again"), "{repeated}");
     }

@@ -14,7 +14,9 @@ pub use cluster::{Cluster, TopologyError};
 pub use file::{FileError, Topic, built_in, read_directory};
 pub use plan::{Actual, HEADER_BYTES, Planned, Verdict, plan, violations};
 
-use crate::config::Topics;
+use std::collections::BTreeMap;
+
+use crate::config::{Config, Topics};
 
 /// One of our topics, whatever its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -29,31 +31,48 @@ pub enum Role {
     Activity,
     /// Dead letters.
     Dlq,
+    /// Records that wait in this tier; tiers count from 1.
+    Retry(u8),
+}
+
+/// The topics of a configuration, each with its name.
+pub type Names = BTreeMap<Role, String>;
+
+/// The topics of the configuration; as many retry topics as there are delays.
+pub fn names(config: &Config) -> Names {
+    Role::all(config.retry.tiers()).map(|role| (role, role.name(&config.topics))).collect()
 }
 
 impl Role {
-    /// All of them.
-    pub const ALL: [Self; 5] = [Self::Events, Self::Campaigns, Self::Decisions, Self::Activity, Self::Dlq];
+    /// All of them but the retry topics.
+    const ONE_EACH: [Self; 5] = [Self::Events, Self::Campaigns, Self::Decisions, Self::Activity, Self::Dlq];
 
-    /// The key under `topics` and the value of the label.
-    pub const fn as_str(self) -> &'static str {
+    /// All of them, with this many retry topics.
+    pub fn all(tiers: u8) -> impl Iterator<Item = Self> {
+        Self::ONE_EACH.into_iter().chain((1..=tiers).map(Self::Retry))
+    }
+
+    /// The value of the label in a topic's file; without the tier it is the key under `topics`.
+    pub fn label(self) -> String {
         match self {
-            Self::Events => "events",
-            Self::Campaigns => "campaigns",
-            Self::Decisions => "decisions",
-            Self::Activity => "activity",
-            Self::Dlq => "dlq",
+            Self::Events => "events".into(),
+            Self::Campaigns => "campaigns".into(),
+            Self::Decisions => "decisions".into(),
+            Self::Activity => "activity".into(),
+            Self::Dlq => "dlq".into(),
+            Self::Retry(tier) => format!("retry.{tier}"),
         }
     }
 
     /// The name of the topic.
-    pub fn name(self, topics: &Topics) -> &str {
+    pub fn name(self, topics: &Topics) -> String {
         match self {
-            Self::Events => &topics.events,
-            Self::Campaigns => &topics.campaigns,
-            Self::Decisions => &topics.decisions,
-            Self::Activity => &topics.activity,
-            Self::Dlq => &topics.dlq,
+            Self::Events => topics.events.clone(),
+            Self::Campaigns => topics.campaigns.clone(),
+            Self::Decisions => topics.decisions.clone(),
+            Self::Activity => topics.activity.clone(),
+            Self::Dlq => topics.dlq.clone(),
+            Self::Retry(tier) => topics.retry_topic(tier),
         }
     }
 }

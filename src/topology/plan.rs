@@ -2,10 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use super::{Role, Topic};
-use crate::config::Topics;
+use super::{Names, Role, Topic};
 
-/// Room for our headers on dead letters, which are otherwise as large as what came in on `events`.
+/// Room for our headers on retry records and dead letters, which are otherwise as large as what came in on `events`.
 pub const HEADER_BYTES: u64 = 16 * 1024;
 
 /// Shortest time that a version of a campaign stays on the topic, so that the projection sees it (rule J4).
@@ -47,48 +46,54 @@ pub struct Planned {
 /// Compares. The number of partitions of `events` is the one asked for, else the one it has, else that of the file;
 /// the topics that follow `events` get as many.
 pub fn plan(
-    wanted: &[Topic],
-    names: &Topics,
+    files: &[Topic],
+    names: &Names,
     actual: &BTreeMap<Role, Actual>,
     asked_partitions: Option<i32>,
 ) -> Vec<Planned> {
     let given = asked_partitions.or(actual.get(&Role::Events).map(|events| events.partitions));
+    let wanted: Vec<(&String, Topic)> =
+        names.iter().filter_map(|(role, name)| Some((name, wanted(files, *role, given)?))).collect();
     let wrong = {
         // Judged as if everything missing had been created as wanted.
         let mut after = actual.clone();
-        for topic in wanted {
-            after.entry(topic.role).or_insert_with(|| Actual {
-                partitions: partitions(topic, given),
-                config: topic.config.clone(),
-            });
+        for (_, topic) in &wanted {
+            after
+                .entry(topic.role)
+                .or_insert_with(|| Actual { partitions: topic.partitions, config: topic.config.clone() });
         }
         violations(names, &after)
     };
-    wanted
-        .iter()
-        .map(|topic| {
-            let topic = Topic { partitions: partitions(topic, given), ..topic.clone() };
-            let found = actual.get(&topic.role);
-            let verdict = match found {
-                None => Verdict::Create,
-                Some(found) => {
-                    let mut differences: Vec<String> = Vec::new();
-                    if topic.role == Role::Events && found.partitions != topic.partitions {
-                        differences.push(format!(
-                            "has {} partitions and not the {} asked for; more partitions move users, so this is not done here",
-                            found.partitions, topic.partitions
-                        ));
-                    }
-                    differences.extend(
-                        wrong.iter().filter(|violation| violation.role == topic.role).map(|v| v.text.clone()),
-                    );
-                    if differences.is_empty() { Verdict::Keep } else { Verdict::Differs(differences) }
-                }
-            };
-            let name = topic.role.name(names).to_string();
-            Planned { name, actual_partitions: found.map(|found| found.partitions), verdict, topic }
-        })
-        .collect()
+    let row = |(name, topic): (&String, Topic)| {
+        let found = actual.get(&topic.role);
+        let verdict = found.map_or(Verdict::Create, |found| judge(&topic, found, &wrong));
+        Planned { name: name.clone(), actual_partitions: found.map(|found| found.partitions), verdict, topic }
+    };
+    wanted.into_iter().map(row).collect()
+}
+
+/// What is said of a topic that is there.
+fn judge(wanted: &Topic, found: &Actual, wrong: &[Violation]) -> Verdict {
+    let mut differences: Vec<String> = Vec::new();
+    if wanted.role == Role::Events && found.partitions != wanted.partitions {
+        differences.push(format!(
+            "has {} partitions and not the {} asked for; more partitions move users, so this is not done here",
+            found.partitions, wanted.partitions
+        ));
+    }
+    differences
+        .extend(wrong.iter().filter(|violation| violation.role == wanted.role).map(|v| v.text.clone()));
+    if differences.is_empty() { Verdict::Keep } else { Verdict::Differs(differences) }
+}
+
+/// The topic as it ought to be: as its file says, or that of the next lower tier, with the partitions that count.
+fn wanted(files: &[Topic], role: Role, given: Option<i32>) -> Option<Topic> {
+    let serves = |topic: &&Topic| match (topic.role, role) {
+        (Role::Retry(tier), Role::Retry(asked)) => tier <= asked,
+        (of_file, asked) => of_file == asked,
+    };
+    let file = files.iter().filter(serves).max_by_key(|topic| topic.role)?;
+    Some(Topic { role, partitions: partitions(file, given), ..file.clone() })
 }
 
 fn partitions(topic: &Topic, given: Option<i32>) -> i32 {
@@ -116,13 +121,13 @@ impl std::fmt::Display for Violation {
 }
 
 /// What the processor cannot work with; empty when all is well.
-pub fn violations(names: &Topics, actual: &BTreeMap<Role, Actual>) -> Vec<Violation> {
+pub fn violations(names: &Names, actual: &BTreeMap<Role, Actual>) -> Vec<Violation> {
     let mut found = Vec::new();
-    let mut refuse = |role: Role, text: String| {
-        found.push(Violation { role, name: role.name(names).to_string(), text });
-    };
     let events = actual.get(&Role::Events);
-    for role in Role::ALL {
+    let events_name = names.get(&Role::Events).map_or("events", String::as_str);
+    for (role, name) in names {
+        let role = *role;
+        let mut refuse = |role: Role, text: String| found.push(Violation { role, name: name.clone(), text });
         let Some(topic) = actual.get(&role) else {
             refuse(role, "does not exist; `campaignd topology apply` creates it".into());
             continue;
@@ -160,21 +165,28 @@ pub fn violations(names: &Topics, actual: &BTreeMap<Role, Actual>) -> Vec<Violat
                 role,
                 format!(
                     "has {} partitions; it must have at least {}, as many as {}",
-                    topic.partitions, events.partitions, names.events
+                    topic.partitions, events.partitions, events_name
                 ),
             );
         }
-        if role == Role::Dlq
-            && let (Some(dlq), Some(events)) =
+        if matches!(role, Role::Retry(_)) {
+            for setting in ["retention.ms", "retention.bytes"] {
+                if topic.text(setting).is_some_and(|value| value != "-1") {
+                    refuse(role, format!("must have {setting}=-1, or records are deleted that still wait"));
+                }
+            }
+        }
+        if matches!(role, Role::Dlq | Role::Retry(_))
+            && let (Some(limit), Some(events)) =
                 (topic.number("max.message.bytes"), events.number("max.message.bytes"))
-            && dlq < events + HEADER_BYTES
+            && limit < events + HEADER_BYTES
         {
             refuse(
                 role,
                 format!(
                     "must have max.message.bytes of at least {} (that of {} and {HEADER_BYTES} for headers), or the largest records cannot be put aside",
                     events + HEADER_BYTES,
-                    names.events
+                    events_name
                 ),
             );
         }
@@ -197,6 +209,10 @@ mod tests {
     use super::*;
     use crate::topology::built_in;
 
+    fn names() -> Names {
+        crate::topology::names(&crate::config::Config::default())
+    }
+
     fn all_there(partitions: i32) -> BTreeMap<Role, Actual> {
         let actual = |topic: Topic| {
             let partitions = if topic.role == Role::Campaigns { 1 } else { partitions };
@@ -206,7 +222,7 @@ mod tests {
     }
 
     fn planned(actual: &BTreeMap<Role, Actual>, asked: Option<i32>) -> BTreeMap<Role, Planned> {
-        let rows = plan(&built_in().unwrap(), &Topics::default(), actual, asked);
+        let rows = plan(&built_in().unwrap(), &names(), actual, asked);
         rows.into_iter().map(|row| (row.topic.role, row)).collect()
     }
 
@@ -236,6 +252,23 @@ mod tests {
     }
 
     #[test]
+    fn there_are_as_many_retry_topics_as_delays_with_files_or_without() {
+        let mut config = crate::config::Config::default();
+        for count in [1, 6] {
+            config.retry.delays_ms = (1..=count).collect();
+            let rows =
+                plan(&built_in().unwrap(), &crate::topology::names(&config), &BTreeMap::new(), Some(3));
+            let retry: Vec<&Planned> =
+                rows.iter().filter(|row| matches!(row.topic.role, Role::Retry(_))).collect();
+            let expected: Vec<String> = (1..=count).map(|tier| format!("events.retry.{tier}")).collect();
+            assert_eq!(retry.iter().map(|row| row.name.clone()).collect::<Vec<_>>(), expected);
+            assert!(
+                retry.iter().all(|row| row.topic.config["retention.ms"] == "-1" && row.topic.partitions == 3)
+            );
+        }
+    }
+
+    #[test]
     fn other_partition_counts_are_reported_and_more_than_needed_is_fine() {
         let rows = planned(&all_there(6), Some(12));
         assert!(
@@ -255,7 +288,7 @@ mod tests {
     fn violation_after(role: Role, setting: &str, value: &str) -> String {
         let mut actual = all_there(6);
         actual.get_mut(&role).unwrap().config.insert(setting.into(), value.into());
-        let found = violations(&Topics::default(), &actual);
+        let found = violations(&names(), &actual);
         assert_eq!(found.len(), 1, "{found:?}");
         assert_eq!(found[0].role, role);
         found[0].to_string()
@@ -263,7 +296,7 @@ mod tests {
 
     #[test]
     fn settings_that_would_lose_records_are_violations() {
-        assert_eq!(violations(&Topics::default(), &all_there(6)), []);
+        assert_eq!(violations(&names(), &all_there(6)), []);
         assert!(violation_after(Role::Campaigns, "cleanup.policy", "delete").contains("compact"));
         assert!(violation_after(Role::Campaigns, "min.compaction.lag.ms", "0").contains("7 days"));
         assert!(violation_after(Role::Decisions, "cleanup.policy", "compact").contains("not be compacted"));
@@ -271,13 +304,16 @@ mod tests {
             violation_after(Role::Events, "cleanup.policy", "compact,delete").contains("not be compacted")
         );
         assert!(violation_after(Role::Dlq, "max.message.bytes", "1048588").contains("max.message.bytes"));
+        assert!(violation_after(Role::Retry(2), "max.message.bytes", "1048588").contains("1064972"));
+        assert!(violation_after(Role::Retry(1), "retention.ms", "604800000").contains("retention.ms=-1"));
+        assert!(violation_after(Role::Retry(4), "retention.bytes", "1000").contains("that still wait"));
     }
 
     #[test]
     fn missing_topics_and_more_than_one_campaigns_partition_are_violations() {
-        assert_eq!(violations(&Topics::default(), &BTreeMap::new()).len(), 5);
+        assert_eq!(violations(&names(), &BTreeMap::new()).len(), 9);
         let mut actual = all_there(6);
         actual.get_mut(&Role::Campaigns).unwrap().partitions = 2;
-        assert_eq!(violations(&Topics::default(), &actual).len(), 1);
+        assert_eq!(violations(&names(), &actual).len(), 1);
     }
 }

@@ -10,7 +10,6 @@ use serde_json::json;
 
 use crate::support::compare::same_decisions_in_order;
 use crate::support::kafka::Record;
-use crate::support::model::Model;
 use crate::support::shop::{Item, Truth};
 use crate::support::stage::Stage;
 use crate::support::wire::frame_event;
@@ -49,7 +48,7 @@ fn every_user_is_decided_in_order_on_many_lanes() {
     stage.apply(CAMPAIGNS);
     let steps = steps(stage.schema_id);
     let mut truth = Truth::default();
-    truth.add(&mut Model::new(&stage.published_campaigns()), &steps);
+    truth.add(&mut stage.model(), &steps);
     let reasons = truth.reasons();
     assert!(reasons["allowed"] > 50_000 && reasons["rolling_limit"] > 500, "worth nothing: {reasons:?}");
 

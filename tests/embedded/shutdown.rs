@@ -3,7 +3,6 @@
 
 use std::time::Duration;
 
-use crate::support::model::Model;
 use crate::support::poll::until;
 use crate::support::shop::{CAMPAIGNS, Shop, Truth};
 use crate::support::stage::{Handled, Stage};
@@ -26,7 +25,7 @@ fn sigterm_in_the_middle_of_the_work_ends_with_0() {
     assert!(took <= Duration::from_millis(stage.settings.grace_ms), "it took {took:?}");
 
     let mut truth = Truth::default();
-    truth.add(&mut Model::new(&stage.published_campaigns()), &items);
+    truth.add(&mut stage.model(), &items);
     let found = stage.decisions();
     assert!(!found.is_empty() && found.len() <= truth.decisions.len());
     // Each user's decisions are a beginning of what the model says.

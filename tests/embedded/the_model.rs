@@ -33,6 +33,7 @@ impl Story {
             }
             Verdict::Ignored => vec!["ignored".to_owned()],
             Verdict::Duplicate => vec!["duplicate".to_owned()],
+            Verdict::Erased => vec!["erased".to_owned()],
         }
     }
 

@@ -13,7 +13,6 @@ use rand_chacha::ChaCha8Rng;
 use crate::audit::audit_rows;
 use crate::suite::{Services, Suite};
 use crate::support::compare::{same_decisions, same_decisions_in_order};
-use crate::support::model::Model;
 use crate::support::poll::until;
 use crate::support::process::{Campaignd, Pause};
 use crate::support::shop::{CAMPAIGNS, Shop, Truth};
@@ -54,7 +53,7 @@ fn no_kill_loses_or_doubles_a_decision(services: &Services) {
     stage.apply(CAMPAIGNS);
     let mut random = ChaCha8Rng::seed_from_u64(0xc4a5);
     let mut shop = Shop::new(31, USERS, 0.05, stage.schema_id);
-    let mut model = Model::new(&stage.published_campaigns());
+    let mut model = stage.model();
     let mut truth = Truth::default();
     let mut produced = 0;
     let mut kills = Vec::new();

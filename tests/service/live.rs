@@ -6,7 +6,6 @@ use std::time::Duration;
 use crate::suite::{Services, Suite};
 use crate::support::change::takes_effect_without_restart;
 use crate::support::compare::same_decisions_in_order;
-use crate::support::model::Model;
 use crate::support::poison::every_record_is_accounted_for;
 use crate::support::poll::until;
 use crate::support::process::Pause;
@@ -57,15 +56,14 @@ fn sigterm_commits_what_is_in_flight(services: &Services) {
     let before = handled_before(&stage, &items, &committed);
     println!("SIGTERM after {} of {} records, exit in {took:?}", before.len(), items.len());
     assert!(!before.is_empty() && before.len() < items.len(), "worth nothing: {} records", before.len());
-    let campaigns = stage.published_campaigns();
     let mut truth = Truth::default();
-    truth.add(&mut Model::new(&campaigns), &before);
+    truth.add(&mut stage.model(), &before);
     same_decisions_in_order(&truth.decisions, &stage.decisions()).unwrap();
 
     let mut process = stage.start();
     stage.await_drained(&mut process, Duration::from_secs(60));
     let mut truth = Truth::default();
-    truth.add(&mut Model::new(&campaigns), &items);
+    truth.add(&mut stage.model(), &items);
     same_decisions_in_order(&truth.decisions, &stage.decisions()).unwrap();
     process.terminate();
     let (status, _) = process.wait(Duration::from_secs(20));

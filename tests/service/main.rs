@@ -12,9 +12,11 @@ mod audit;
 mod campaigns;
 mod crash;
 mod live;
+mod parking;
 mod parts;
 mod projection;
 mod quickstart;
+mod refusals;
 mod schemas;
 mod sharing;
 mod store;
@@ -34,6 +36,8 @@ fn main() -> ExitCode {
     store::stories(&mut suite);
     live::stories(&mut suite);
     sharing::stories(&mut suite);
+    parking::stories(&mut suite);
+    refusals::stories(&mut suite);
     quickstart::stories(&mut suite);
     crash::stories(&mut suite);
     suite.run()

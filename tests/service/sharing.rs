@@ -5,7 +5,6 @@ use std::time::Duration;
 use crate::audit::audit_rows;
 use crate::suite::{Services, Suite};
 use crate::support::compare::{same_decisions, same_decisions_in_order};
-use crate::support::model::Model;
 use crate::support::poll::until;
 use crate::support::process::Campaignd;
 use crate::support::settings::free_port;
@@ -26,7 +25,7 @@ fn one_of_two_instances_is_killed(services: &Services) {
     stage.settings.batch_max_records = 50;
     stage.apply(CAMPAIGNS);
     let mut shop = Shop::new(37, 150, 0.02, stage.schema_id);
-    let mut model = Model::new(&stage.published_campaigns());
+    let mut model = stage.model();
     let mut truth = Truth::default();
     let mut produce = |count: usize| {
         let items = shop.take(count);

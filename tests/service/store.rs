@@ -72,7 +72,7 @@ async fn migrate_makes_everything_once(services: Services) {
     let again = migrate::run(&settings).await.unwrap();
     assert_eq!(again, migrate::Report { version: migrate::version(), ..migrate::Report::default() });
     let store = ScyllaStore::connect(&settings).await.unwrap();
-    assert_eq!(store.load(&["nobody"]).await.unwrap(), [None]);
+    assert_eq!(store.load(&["nobody"]).await.pop().unwrap().unwrap(), None);
 }
 
 async fn missing_tables_say_how_to_make_them(services: Services) {

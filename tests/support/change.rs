@@ -1,7 +1,6 @@
 //! A campaign changes while the process runs, and nobody restarts anything.
 
 use super::compare::same_decisions_in_order;
-use super::model::Model;
 use super::poll::until;
 use super::shop::{CAMPAIGNS, Shop, Truth};
 use super::stage::Stage;
@@ -32,7 +31,7 @@ pub fn takes_effect_without_restart(stage: &Stage) {
     stage.apply(CAMPAIGNS);
     let mut shop = Shop::new(11, 60, 0.0, stage.schema_id);
     let (before, after) = (shop.take(1_500), shop.take(1_500));
-    let mut model = Model::new(&stage.published_campaigns());
+    let mut model = stage.model();
     let mut truth = Truth::default();
     truth.add(&mut model, &before);
 

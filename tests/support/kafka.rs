@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
@@ -159,6 +159,44 @@ impl Kafka {
             self.client().set("isolation.level", "read_uncommitted").create().expect("a consumer");
         let end = |partition| client.fetch_watermarks(topic, partition, TIMEOUT).expect("watermarks").1;
         self.partitions(topic).into_iter().map(|partition| (partition, end(partition))).collect()
+    }
+
+    /// The beginning of each partition: the first offset that is still there.
+    pub fn starts(&self, topic: &str) -> BTreeMap<i32, i64> {
+        let client: BaseConsumer = self.client().create().expect("a consumer");
+        let start = |partition| client.fetch_watermarks(topic, partition, TIMEOUT).expect("watermarks").0;
+        self.partitions(topic).into_iter().map(|partition| (partition, start(partition))).collect()
+    }
+
+    /// Deletes a topic.
+    pub fn delete_topic(&self, topic: &str) {
+        let admin: AdminClient<DefaultClientContext> = self.client().create().expect("an admin client");
+        let options = AdminOptions::new().operation_timeout(Some(TIMEOUT));
+        for result in super::blocking(admin.delete_topics(&[topic], &options)).expect("the broker answers") {
+            result.expect("the topic is deleted");
+        }
+        until("the topic not to be listed", || {
+            let metadata = admin.inner().fetch_metadata(None, TIMEOUT).expect("the broker answers");
+            match metadata.topics().iter().any(|found| found.name() == topic) {
+                true => Err("it is".to_owned()),
+                false => Ok(()),
+            }
+        });
+    }
+
+    /// Raises the number of partitions of a topic.
+    pub fn grow(&self, topic: &str, partitions: usize) {
+        let admin: AdminClient<DefaultClientContext> = self.client().create().expect("an admin client");
+        let options = AdminOptions::new().operation_timeout(Some(TIMEOUT));
+        let more = NewPartitions::new(topic, partitions);
+        for result in super::blocking(admin.create_partitions([&more], &options)).expect("the broker answers")
+        {
+            result.expect("the partitions are created");
+        }
+        until("the partitions to be listed", || match self.partitions(topic).len() {
+            found if found == partitions => Ok(()),
+            found => Err(format!("{found}")),
+        });
     }
 
     /// The committed offsets of a group; 0 where there is none.

@@ -10,16 +10,20 @@ use super::kafka::Kafka;
 pub struct MockKafka {
     /// How to reach it.
     pub kafka: Kafka,
-    _cluster: MockCluster<'static, DefaultProducerContext>,
+    cluster: MockCluster<'static, DefaultProducerContext>,
 }
 
 impl MockKafka {
     /// Starts a broker with these topics and partition counts.
     pub fn start(topics: &[(&str, i32)]) -> MockKafka {
         let cluster = MockCluster::new(1).expect("the mock cluster starts");
-        for (topic, partitions) in topics {
-            cluster.create_topic(topic, *partitions, 1).expect("the mock cluster creates a topic");
-        }
-        MockKafka { kafka: Kafka::at(&cluster.bootstrap_servers()), _cluster: cluster }
+        let mock = MockKafka { kafka: Kafka::at(&cluster.bootstrap_servers()), cluster };
+        topics.iter().for_each(|(topic, partitions)| mock.create_topic(topic, *partitions));
+        mock
+    }
+
+    /// Creates a topic.
+    pub fn create_topic(&self, topic: &str, partitions: i32) {
+        self.cluster.create_topic(topic, partitions, 1).expect("the mock cluster creates a topic");
     }
 }

@@ -141,22 +141,35 @@ pub enum Verdict {
     Ignored,
     /// The user had an event of this id before.
     Duplicate,
+    /// The user was erased, and this is not newer.
+    Erased,
 }
 
-#[derive(Default)]
-struct Person {
-    event_ids: BTreeSet<String>,
-    past: Vec<(String, i64)>,
-    traits: BTreeMap<String, Value>,
-    allows: Vec<(String, i64)>,
-    newest_ms: Option<i64>,
+/// What is known of a user.
+#[derive(Clone, Debug, Default)]
+pub struct Person {
+    /// Ids of his events.
+    pub event_ids: BTreeSet<String>,
+    /// Type and time of each event.
+    pub past: Vec<(String, i64)>,
+    /// His traits.
+    pub traits: BTreeMap<String, Value>,
+    /// Campaign and time of each allow.
+    pub allows: Vec<(String, i64)>,
+    /// Time of his newest event.
+    pub newest_ms: Option<i64>,
+    /// Time of his newest erasure: what is not newer is dropped.
+    pub erased_ms: Option<i64>,
 }
 
 /// All users, all their past, and the campaigns that are live now.
+#[derive(Clone)]
 pub struct Model {
     rules: Vec<Rule>,
     lateness_ms: i64,
     pii_traits: BTreeSet<String>,
+    /// Types that the catalog remembers; when it is told, events that nobody cares for leave no trace.
+    remembered: Option<BTreeSet<String>>,
     people: BTreeMap<String, Person>,
 }
 
@@ -167,6 +180,7 @@ impl Model {
             rules: Vec::new(),
             lateness_ms: 3_600_000,
             pii_traits: BTreeSet::new(),
+            remembered: None,
             people: BTreeMap::new(),
         };
         model.replace_campaigns(campaigns);
@@ -179,10 +193,40 @@ impl Model {
         self
     }
 
+    /// The same with a catalog that remembers these types and no others.
+    pub fn remembering(mut self, types: &[&str]) -> Model {
+        self.remembered = Some(types.iter().map(|name| (*name).to_owned()).collect());
+        self
+    }
+
     /// From the next event on, other campaigns decide.
     pub fn replace_campaigns(&mut self, campaigns: &[Value]) {
-        self.rules = campaigns.iter().map(Rule::from_json).collect();
+        let rules: Vec<Rule> = campaigns.iter().map(Rule::from_json).collect();
+        self.replace_rules(&rules);
+    }
+
+    /// The same for campaigns that have been read before.
+    pub fn replace_rules(&mut self, rules: &[Rule]) {
+        self.rules = rules.to_vec();
         self.rules.sort_by(|a, b| b.priority.cmp(&a.priority).then_with(|| a.id.cmp(&b.id)));
+    }
+
+    /// What is known of a user; `None` of one who never had an event.
+    pub fn person(&self, user_id: &str) -> Option<&Person> {
+        self.people.get(user_id)
+    }
+
+    /// Whether the event can change or cause anything: a campaign triggers on its type, the catalog remembers it, it carries
+    /// traits, or its type is reserved.
+    fn is_of_interest(&self, event_type: &str, event: &Value) -> bool {
+        let reserved = ["user.", "subscription."].iter().any(|start| event_type.starts_with(start))
+            || ["campaign.joined", "campaign.left"].contains(&event_type);
+        let has_traits =
+            event.get("traits").and_then(Value::as_object).is_some_and(|traits| !traits.is_empty());
+        let triggers =
+            self.rules.iter().any(|rule| rule.active && rule.triggers.iter().any(|t| t == event_type));
+        let remembered = self.remembered.as_ref().is_none_or(|types| types.contains(event_type));
+        remembered || reserved || has_traits || triggers
     }
 
     /// Handles the next event of the topic, given as the README's JSON line.
@@ -191,7 +235,18 @@ impl Model {
         let event_id = event["event_id"].as_str().expect("event_id").to_owned();
         let event_type = event["type"].as_str().expect("type").to_owned();
         let t = instant_ms(&event["occurred_at"]).expect("occurred_at");
+        let is_of_interest = self.is_of_interest(&event_type, event);
         let person = self.people.entry(user_id.clone()).or_default();
+        if person.erased_ms.is_some_and(|erased| t <= erased) {
+            return Verdict::Erased;
+        }
+        if !is_of_interest {
+            return Verdict::Ignored;
+        }
+        if event_type == "user.erased" && !person.event_ids.contains(&event_id) {
+            *person = Person { erased_ms: Some(t), ..Person::default() };
+            return Verdict::Ignored;
+        }
         if !person.event_ids.insert(event_id.clone()) {
             return Verdict::Duplicate;
         }

@@ -44,6 +44,10 @@ pub struct Settings {
     pub http_port: u16,
     /// How long a shutdown may take.
     pub grace_ms: u64,
+    /// Delays of the retry topics.
+    pub retry_delays_ms: Vec<u64>,
+    /// Attempts of a record that fails by its own fault.
+    pub retry_max_attempts: u32,
 }
 
 impl Settings {
@@ -60,12 +64,19 @@ impl Settings {
             batch_max_records: 500,
             http_port: free_port(),
             grace_ms: 10_000,
+            retry_delays_ms: vec![100, 400],
+            retry_max_attempts: 2,
         }
     }
 
     /// Name of a topic of this test.
     pub fn topic(&self, name: &str) -> String {
         format!("{}{name}", self.prefix)
+    }
+
+    /// The retry topics, tier 1 first.
+    pub fn retry_topics(&self) -> Vec<String> {
+        (1..=self.retry_delays_ms.len()).map(|tier| self.topic(&format!("events.retry.{tier}"))).collect()
     }
 
     /// The consumer group of this test.
@@ -92,10 +103,11 @@ impl Settings {
             "[kafka]\nbrokers = {:?}\n\n\
              [group]\nid = {:?}\ninstance_id = {:?}\nstatic_membership = {}\nsession_timeout_ms = 6000\n\
              transaction_timeout_ms = 10000\ndrain_timeout_ms = 3000\n\n\
-             [topics]\nevents = {:?}\ncampaigns = {:?}\ndecisions = {:?}\nactivity = {:?}\ndlq = {:?}\n\n\
+             [topics]\nevents = {:?}\ncampaigns = {:?}\ndecisions = {:?}\nactivity = {:?}\ndlq = {:?}\nretry = {:?}\n\n\
              [registry]\nurl = {:?}\ncache_path = {:?}\n\n\
              [store]\n{store}\n\
              [pipeline]\nlanes = {}\nbatch_max_records = {}\nbatch_max_records_per_user = {}\nmax_record_bytes = 65536\n\n\
+             [retry]\ndelays_ms = {:?}\nmax_attempts = {}\n\n\
              [http]\nbind = \"127.0.0.1:{}\"\n\n\
              [log]\nformat = \"human\"\n\n\
              [shutdown]\ngrace_ms = {}\n",
@@ -108,11 +120,14 @@ impl Settings {
             self.topic("decisions"),
             self.topic("activity"),
             self.topic("events.dlq"),
+            self.topic("events.retry"),
             self.registry,
             folder.join(format!("{}-schemas", self.instance)),
             self.lanes,
             self.batch_max_records,
             self.batch_max_records.div_ceil(2),
+            self.retry_delays_ms,
+            self.retry_max_attempts,
             self.http_port,
             self.grace_ms,
         );

@@ -112,6 +112,8 @@ impl Shop {
             3 => frame_event(self.random.random_range(1_000_000..2_000_000), &event),
             _ => {
                 event["occurred_at"] = json!(9_000_000_000_000_i64);
+                // Not a type that nobody cares for: when such an event occurred is nobody's business either.
+                event["type"] = json!("purchase");
                 frame_event(self.schema_id, &event)
             }
         }
@@ -180,7 +182,7 @@ impl Truth {
             match item.event.as_ref().map(|event| model.handle(event)) {
                 None => self.dead.push(item.record.clone()),
                 Some(Verdict::Duplicate) => self.duplicates += 1,
-                Some(Verdict::Ignored) => self.ignored += 1,
+                Some(Verdict::Ignored | Verdict::Erased) => self.ignored += 1,
                 Some(Verdict::Decided(decisions)) => {
                     self.decided += 1;
                     self.decisions.extend(decisions);

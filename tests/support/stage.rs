@@ -12,7 +12,7 @@ use serde_json::Value;
 use super::compare::as_expected;
 use super::kafka::{Kafka, Record, Stored};
 use super::mock::MockKafka;
-use super::model::Expected;
+use super::model::{Expected, Model};
 use super::poll::{until, until_within};
 use super::process::{Campaignd, Folder, Pause, campaignd, must_succeed};
 use super::settings::{Settings, Store};
@@ -36,18 +36,16 @@ impl Stage {
     /// On the mock broker, the embedded registry and the embedded store.
     pub fn embedded(label: &str, partitions: i32) -> Stage {
         let prefix = format!("{}.", unique(label));
-        let topic = |name: &str| format!("{prefix}{name}");
-        let mock = MockKafka::start(&[
-            (&topic("events"), partitions),
-            (&topic("campaigns"), 1),
-            (&topic("decisions"), partitions),
-            (&topic("activity"), partitions),
-            (&topic("events.dlq"), partitions),
-        ]);
         let folder = Folder::new();
         let store = Store::Embedded(folder.path().join("store"));
+        let mock = MockKafka::start(&[]);
         let kafka = mock.kafka.clone();
         let settings = Settings::new(&kafka, &registry::start(), store, &prefix);
+        mock.create_topic(&settings.topic("campaigns"), 1);
+        for name in ["events", "decisions", "activity", "events.dlq"] {
+            mock.create_topic(&settings.topic(name), partitions);
+        }
+        settings.retry_topics().iter().for_each(|topic| mock.create_topic(topic, partitions));
         Stage::finish(settings, kafka, folder, Some(mock))
     }
 
@@ -99,14 +97,29 @@ impl Stage {
 
     /// The campaigns that stand on the topic now, as JSON, for the model.
     pub fn published_campaigns(&self) -> Vec<Value> {
+        self.published()
+            .into_iter()
+            .filter(|(key, _)| key.starts_with(b"campaign:"))
+            .map(|(_, json)| json)
+            .collect()
+    }
+
+    /// The model of what stands on the topic now: campaigns, and the types that the catalog remembers.
+    pub fn model(&self) -> Model {
+        let published = self.published();
+        let catalog = published.get(b"catalog".as_slice());
+        let remembered = catalog.and_then(|catalog| catalog["remember"].as_object());
+        let types: Vec<&str> = remembered.into_iter().flatten().map(|(name, _)| name.as_str()).collect();
+        Model::new(&self.published_campaigns()).remembering(&types)
+    }
+
+    fn published(&self) -> BTreeMap<Vec<u8>, Value> {
         let mut live: BTreeMap<Vec<u8>, Option<Vec<u8>>> = BTreeMap::new();
         for record in self.kafka.read_committed(&self.settings.topic("campaigns")) {
             live.insert(record.key.unwrap_or_default(), record.value);
         }
-        live.into_iter()
-            .filter(|(key, _)| key.starts_with(b"campaign:"))
-            .filter_map(|(_, value)| Some(serde_json::from_slice(&value?).expect("a campaign is JSON")))
-            .collect()
+        let json = |value: Vec<u8>| serde_json::from_slice(&value).expect("what is published is JSON");
+        live.into_iter().filter_map(|(key, value)| Some((key, json(value?)))).collect()
     }
 
     /// The offset of the last record of a campaign change.
@@ -146,8 +159,9 @@ impl Stage {
         })
     }
 
-    /// Waits until the group has committed the end of every partition of `events`, and the projection has passed the
-    /// last decision of every partition; the end itself is the marker of a transaction, which nobody reads.
+    /// Waits until the group has committed the end of every partition of `events`, nothing waits in the retry topics, and
+    /// the projection has passed the last decision of every partition; the end itself is the marker of a transaction,
+    /// which nobody reads.
     pub fn await_drained(&self, process: &mut Campaignd, patience: Duration) {
         let (group, events) = (self.settings.group(), self.settings.topic("events"));
         until_within(patience, "all events to be committed", || {
@@ -155,6 +169,13 @@ impl Stage {
             match self.kafka.lag(&group, &events) {
                 0 => Ok(()),
                 lag => Err(format!("lag {lag}")),
+            }
+        });
+        until_within(patience, "nothing to wait in the retry topics", || {
+            process.must_live();
+            match self.waiting().len() {
+                0 => Ok(()),
+                waiting => Err(format!("{waiting} records")),
             }
         });
         let (group, decisions) = (self.settings.audit_group(), self.settings.topic("decisions"));
@@ -173,6 +194,18 @@ impl Stage {
                 Err(format!("last decisions {last:?}, committed {committed:?}"))
             }
         });
+    }
+
+    /// The records of all retry topics that the group has not committed yet.
+    pub fn waiting(&self) -> Vec<Stored> {
+        let group = self.settings.group();
+        let of = |topic: &String| {
+            let committed = self.kafka.committed(&group, topic);
+            let mut records = self.kafka.read_committed(topic);
+            records.retain(|record| record.offset >= committed[&record.partition]);
+            records
+        };
+        self.settings.retry_topics().iter().flat_map(of).collect()
     }
 
     /// Decisions as a read_committed reader sees them, partition by partition.

@@ -7,14 +7,17 @@ use async_trait::async_trait;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{DeliveryResult, Header, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer, ProducerContext};
-use rdkafka::{ClientConfig, ClientContext, Offset, TopicPartitionList};
+use rdkafka::{ClientConfig, ClientContext};
 use tokio::sync::oneshot;
 
 use super::LogSettings;
+use super::names::InputNames;
 use crate::kafka::client_log;
 use crate::kafka::raw::{self, GroupMetadata};
 use crate::pause::{PausePoint, pause_at};
-use crate::pipeline::log::{CommitError, EventOutput, LogError, OutputRecord, OutputTopic, Transaction};
+use crate::pipeline::log::{
+    CommitError, EventOutput, InputTopic, LogError, OutputRecord, OutputTopic, Transaction,
+};
 
 /// One wait for deliveries; the thread wakes earlier when the last message is delivered.
 const FLUSH_SLICE_MS: i32 = 50;
@@ -107,7 +110,7 @@ enum Standing {
 
 struct Committer {
     config: ClientConfig,
-    events: String,
+    inputs: InputNames,
     decisions: String,
     activity: String,
     dead_letters: String,
@@ -129,7 +132,7 @@ impl Committer {
             .set("message.max.bytes", MESSAGE_MAX_BYTES);
         Committer {
             config,
-            events: settings.events.clone(),
+            inputs: settings.inputs(),
             decisions: settings.decisions.clone(),
             activity: settings.activity.clone(),
             dead_letters: settings.dead_letters.clone(),
@@ -202,7 +205,8 @@ impl Committer {
         let topic = match record.topic {
             OutputTopic::Decisions => &self.decisions,
             OutputTopic::Activity => &self.activity,
-            OutputTopic::DeadLetters | OutputTopic::Retry(_) => &self.dead_letters,
+            OutputTopic::DeadLetters => &self.dead_letters,
+            OutputTopic::Retry(tier) => self.inputs.of(InputTopic::Retry(tier)),
         };
         let mut message: BaseRecord<'_, [u8], [u8]> = BaseRecord::to(topic).partition(record.partition);
         message.key = record.key.as_deref();
@@ -238,12 +242,8 @@ impl Committer {
         let Some(group) = transaction.group.0.downcast_ref::<GroupMetadata>() else {
             return Err(CommitError::Failed("the group metadata is of another log".into()));
         };
-        let mut offsets = TopicPartitionList::with_capacity(transaction.next_offsets.len());
-        for (input, offset) in &transaction.next_offsets {
-            offsets
-                .add_partition_offset(&self.events, input.partition, Offset::Offset(*offset))
-                .map_err(|e| CommitError::Failed(e.to_string()))?;
-        }
+        let offsets =
+            self.inputs.offsets(&transaction.next_offsets).map_err(|e| CommitError::Failed(e.to_string()))?;
         loop {
             match raw::send_offsets(producer, &offsets, group, millis(self.timeout)) {
                 Ok(()) => return Ok(()),

@@ -1,14 +1,26 @@
-//! `events` on Kafka: the polling thread and the committing thread behind the pipeline's two traits.
+//! `events` and its retry topics on Kafka: the polling thread and the committing thread behind the pipeline's two traits.
 //!
 //! The poller owns the consumer and always polls, through pauses, assignments and outages; the committer owns the
 //! transactional producer, whose calls block (rule O6). They share nothing but channels.
 
+mod ahead;
+mod alone;
 mod committer;
 mod demand;
+mod gathering;
+mod intake;
+mod names;
+mod orders;
 mod poller;
 mod rebalance;
 mod stands;
+mod topics;
+mod waiting;
 
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,11 +29,15 @@ use rdkafka::ClientConfig;
 use rdkafka::consumer::BaseConsumer;
 use tokio::sync::mpsc;
 
+pub use alone::wait_until_alone;
 pub use committer::KafkaOutput;
 use demand::Demand;
-use poller::{Command, Poller};
+use names::InputNames;
+use orders::Command;
+use poller::{Poller, PollerParts};
 use rebalance::Rebalances;
 use stands::KafkaStands;
+use topics::KnownTopics;
 
 use crate::kafka::raw::GroupMetadata;
 use crate::pipeline::log::{EventLog, GroupToken, LogError, Signal, StandReader, Start, Want};
@@ -34,6 +50,8 @@ pub struct LogSettings {
     pub client: ClientConfig,
     /// Topic of events.
     pub events: String,
+    /// Retry topics of tier 1 and those behind it, whether they exist or not.
+    pub retry: Vec<String>,
     /// Topic of decisions.
     pub decisions: String,
     /// Topic of activity.
@@ -46,6 +64,8 @@ pub struct LogSettings {
     pub instance_id: String,
     /// Join as a static member: a restart within the session time-out moves no partition.
     pub static_membership: bool,
+    /// No other member may be in the group, because the store is this process's own.
+    pub is_sole_member: bool,
     /// Session time-out of the group.
     pub session_timeout: Duration,
     /// Transaction time-out.
@@ -56,6 +76,12 @@ pub struct LogSettings {
     pub batch: BatchLimits,
     /// Where the poller shows that it comes round.
     pub health: Health,
+}
+
+impl LogSettings {
+    fn inputs(&self) -> InputNames {
+        InputNames::new(&self.events, &self.retry)
+    }
 }
 
 /// When a batch is full.
@@ -71,7 +97,7 @@ pub struct BatchLimits {
     pub max_records_per_user: usize,
 }
 
-/// `events` of a Kafka cluster, read as a member of the group.
+/// `events` of a Kafka cluster and its retry topics, read as a member of the group.
 pub struct KafkaLog {
     consumer: Arc<BaseConsumer<Rebalances>>,
     stands: Arc<KafkaStands>,
@@ -93,28 +119,39 @@ impl KafkaLog {
     ///
     /// # Errors
     ///
-    /// [`LogError::Refused`] when the client refuses its configuration or the topic does not exist.
+    /// [`LogError::Refused`] when the client refuses its configuration or a retry topic cannot be used,
+    /// [`LogError::Unavailable`] when the broker does not answer or does not know the topic.
     pub fn open(settings: &LogSettings) -> Result<KafkaLog, LogError> {
         let (signal_tx, signals) = mpsc::channel(SIGNALS_WAITING);
         let (commands, command_rx) = std::sync::mpsc::sync_channel(COMMANDS_WAITING);
         let demand = Arc::new(Demand::default());
-        let context = Rebalances::new(settings.events.clone(), signal_tx.clone(), settings.drain_timeout);
+        let (names, topics) = (Arc::new(settings.inputs()), Arc::new(KnownTopics::default()));
+        let context = Rebalances::new(settings, Arc::clone(&names), Arc::clone(&topics), signal_tx.clone());
         let consumer = Arc::new(poller::connect(settings, context)?);
-        let stands = Arc::new(KafkaStands::new(Arc::clone(&consumer), settings.events.clone()));
-        let poller = Poller::new(
-            Arc::clone(&consumer),
-            settings.events.clone(),
-            settings.batch,
-            signal_tx,
-            command_rx,
-            Arc::clone(&demand),
-            settings.health.clone(),
-        );
+        let stands = KafkaStands::open(settings, &consumer, &names, &topics)?;
+        let poller = Poller::new(PollerParts {
+            consumer: Arc::clone(&consumer),
+            names,
+            topics,
+            limits: settings.batch,
+            signals: signal_tx,
+            commands: command_rx,
+            demand: Arc::clone(&demand),
+            health: settings.health.clone(),
+        });
         let thread = std::thread::Builder::new()
             .name("poller".into())
             .spawn(move || poller.run())
             .map_err(|e| LogError::Refused(format!("the polling thread cannot be started: {e}")))?;
-        Ok(KafkaLog { consumer, stands, signals, commands, demand, received: 0, thread: Some(thread) })
+        Ok(KafkaLog {
+            consumer,
+            stands: Arc::new(stands),
+            signals,
+            commands,
+            demand,
+            received: 0,
+            thread: Some(thread),
+        })
     }
 
     fn send(&self, command: Command) {
@@ -151,9 +188,13 @@ impl EventLog for KafkaLog {
         self.send(Command::Halt);
     }
 
-    fn hold(&mut self, _: std::collections::BTreeSet<i32>) {}
+    fn hold(&mut self, partitions: BTreeSet<i32>) {
+        self.send(Command::Hold(partitions));
+    }
 
-    fn rejoin(&mut self) {}
+    fn rejoin(&mut self) {
+        self.send(Command::Rejoin);
+    }
 
     fn group(&self) -> Result<GroupToken, LogError> {
         group_token(&self.consumer)

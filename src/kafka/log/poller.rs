@@ -1,39 +1,32 @@
 //! The polling thread: owns the consumer, gathers batches, never stops polling.
 
-use std::collections::{BTreeMap, HashMap};
-use std::hash::BuildHasherDefault;
+use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::sync::mpsc::Receiver;
+use std::sync::mpsc::{Receiver, TryRecvError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, Message};
-use rdkafka::{Offset, TopicPartitionList};
 use tokio::sync::mpsc;
-use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
+use super::ahead::ReadAhead;
 use super::demand::Demand;
+use super::gathering::Gathering;
+use super::intake::Intake;
+use super::names::InputNames;
+use super::orders::{Command, Flow, Orders};
 use super::rebalance::Rebalances;
+use super::topics::KnownTopics;
 use super::{BatchLimits, LogSettings, group_token};
 use crate::kafka::raw;
-use crate::pipeline::log::{Fetched, Input, InputTopic, LogError, Record, Signal, Start, Want};
+use crate::pipeline::clock::{Clock, SystemClock};
+use crate::pipeline::log::{Fetched, InputTopic, LogError, Record, Signal, Start, Want};
 use crate::telemetry::health::Health;
 
 /// A sign of life every so many turns: reading the clock at each would cost as much as a look-up per record.
 const TURNS_PER_SIGN: u32 = 64;
-
-/// What the processor tells the poller; only the last of those that wait counts.
-#[derive(Debug)]
-pub(super) enum Command {
-    /// Position the partitions and let records flow.
-    Start(Start),
-    /// Let nothing flow.
-    Halt,
-    /// Leave the group and end.
-    Close,
-}
 
 /// Poll time-out with nothing gathered; bounds how late a command is seen.
 const IDLE_POLL: Duration = Duration::from_millis(20);
@@ -41,14 +34,10 @@ const IDLE_POLL: Duration = Duration::from_millis(20);
 const GATHERING_POLL: Duration = Duration::from_millis(1);
 /// A full batch waits so long before the partitions are paused, because pausing throws prefetched records away.
 const FULL_PATIENCE: Duration = Duration::from_secs(1);
-/// How often a seek that answers "Erroneous state" is repeated before the partitions are assigned anew (rule O1).
-const SEEK_ATTEMPTS: u32 = 20;
-/// Between two such attempts, and the time-out of one.
-const SEEK_PAUSE: Duration = Duration::from_millis(50);
-const SEEK_TIMEOUT: Duration = Duration::from_secs(5);
-
 /// Longest wait for the last revocation.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Longest wait for metadata on this thread.
+const REFRESH_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Creates the consumer and subscribes it.
 pub(super) fn connect(
@@ -82,49 +71,10 @@ fn refused(what: &str, error: &KafkaError) -> LogError {
     LogError::Refused(format!("{what}: {error}; see the kafka section of the configuration"))
 }
 
-/// Key hashes of a batch, counted with a fixed hasher.
-type KeyCounts = HashMap<u64, usize, BuildHasherDefault<Xxh3>>;
-
-/// A batch being gathered.
-#[derive(Default)]
-struct Gathering {
-    records: Vec<Record>,
-    next_offsets: BTreeMap<Input, i64>,
-    bytes: usize,
-    per_key: KeyCounts,
-    full: bool,
-    since: Option<Instant>,
-}
-
-impl Gathering {
-    /// Records of the same key that are in it.
-    fn records_of(&self, record: &Record) -> usize {
-        self.per_key.get(&key_hash(record)).copied().unwrap_or(0)
-    }
-
-    fn push(&mut self, record: Record, limits: &BatchLimits) {
-        self.since.get_or_insert_with(Instant::now);
-        self.bytes += size(&record);
-        *self.per_key.entry(key_hash(&record)).or_insert(0) += 1;
-        self.full = self.bytes >= limits.max_bytes || self.records.len() + 1 >= limits.max_records;
-        self.next_offsets.insert(record.input(), record.offset + 1);
-        self.records.push(record);
-    }
-}
-
-fn key_hash(record: &Record) -> u64 {
-    record.key.as_deref().map_or(0, xxh3_64)
-}
-
-fn size(record: &Record) -> usize {
-    let headers: usize =
-        record.headers.iter().map(|h| h.name.len() + h.value.as_ref().map_or(0, Bytes::len)).sum();
-    record.key.as_ref().map_or(0, Bytes::len) + record.value.as_ref().map_or(0, Bytes::len) + headers
-}
-
 pub(super) struct Poller {
     consumer: Arc<BaseConsumer<Rebalances>>,
-    events: String,
+    names: Arc<InputNames>,
+    topics: Arc<KnownTopics>,
     configured: BatchLimits,
     /// The same, smaller while batches fail.
     limits: BatchLimits,
@@ -136,30 +86,43 @@ pub(super) struct Poller {
     /// Epoch of what is gathered; `None` while halted.
     epoch: Option<u64>,
     records_per_user: usize,
-    /// Lowest offset per partition that belongs to the epoch; anything below was read ahead before a seek.
-    expected: BTreeMap<Input, i64>,
+    intake: Intake,
+    /// Records of retry partitions that were read and are not due yet.
+    ahead: ReadAhead,
     gathering: Gathering,
     /// A record that would be one too many of its user; it begins the next batch.
     held_over: Option<Record>,
-    paused: bool,
+    /// Partitions of `events` that the processor holds back.
+    held: BTreeSet<i32>,
+    /// Set while a full batch is waited with, and nothing flows.
+    stalled: bool,
+    /// Set when it has changed which partitions are to flow.
+    flow_changed: bool,
     full_since: Option<Instant>,
     health: Health,
     turns: u32,
 }
 
+/// What a poller is made of.
+pub(super) struct PollerParts {
+    pub consumer: Arc<BaseConsumer<Rebalances>>,
+    pub names: Arc<InputNames>,
+    pub topics: Arc<KnownTopics>,
+    pub limits: BatchLimits,
+    pub signals: mpsc::Sender<Signal>,
+    pub commands: Receiver<Command>,
+    pub demand: Arc<Demand>,
+    pub health: Health,
+}
+
 impl Poller {
-    pub(super) fn new(
-        consumer: Arc<BaseConsumer<Rebalances>>,
-        events: String,
-        limits: BatchLimits,
-        signals: mpsc::Sender<Signal>,
-        commands: Receiver<Command>,
-        demand: Arc<Demand>,
-        health: Health,
-    ) -> Poller {
+    pub(super) fn new(parts: PollerParts) -> Poller {
+        let PollerParts { consumer, names, topics, limits, signals, commands, demand, health } = parts;
         Poller {
+            intake: Intake::new(Arc::clone(&consumer), Arc::clone(&names)),
             consumer,
-            events,
+            names,
+            topics,
             configured: limits,
             limits,
             signals,
@@ -168,10 +131,12 @@ impl Poller {
             delivered: 0,
             epoch: None,
             records_per_user: limits.max_records_per_user,
-            expected: BTreeMap::new(),
+            ahead: ReadAhead::default(),
             gathering: Gathering::default(),
             held_over: None,
-            paused: false,
+            held: BTreeSet::new(),
+            stalled: false,
+            flow_changed: false,
             full_since: None,
             health,
             turns: 0,
@@ -184,14 +149,16 @@ impl Poller {
             if self.turns.is_multiple_of(TURNS_PER_SIGN) {
                 self.health.polled();
             }
-            match self.last_command() {
-                Some(Command::Start(start)) => self.start(start),
-                Some(Command::Halt) => self.halt(),
-                Some(Command::Close) => break,
-                None => {}
+            let orders = self.orders();
+            if orders.close {
+                break;
             }
-            if self.gathering.full && !self.deliver(Want::Full) {
-                if self.wait_for_room() {
+            self.obey(orders);
+            self.follow_flow();
+            self.gather_due(Share::Half);
+            if self.gathering.full {
+                // The next batch begins above, with what is due: an event that is there would fill one of one record.
+                if !self.deliver(Want::Full) && self.wait_for_room() {
                     break;
                 }
                 continue;
@@ -203,15 +170,33 @@ impl Poller {
         self.close();
     }
 
-    /// The last command that waits; a sender that is gone means close.
-    fn last_command(&self) -> Option<Command> {
-        let mut last = None;
+    /// The orders that wait; a sender that is gone means close.
+    fn orders(&self) -> Orders {
+        let mut orders = Orders::default();
         loop {
             match self.commands.try_recv() {
-                Ok(command) => last = Some(command),
-                Err(std::sync::mpsc::TryRecvError::Empty) => return last,
-                Err(std::sync::mpsc::TryRecvError::Disconnected) => return Some(Command::Close),
+                Ok(command) => orders.add(command),
+                Err(TryRecvError::Empty) => return orders,
+                Err(TryRecvError::Disconnected) => {
+                    orders.close = true;
+                    return orders;
+                }
             }
+        }
+    }
+
+    fn obey(&mut self, orders: Orders) {
+        match orders.flow {
+            Some(Flow::Start(start)) => self.start(start),
+            Some(Flow::Halt) => self.halt(),
+            None => {}
+        }
+        if let Some(partitions) = orders.hold {
+            self.held = partitions;
+            self.flow_changed = true;
+        }
+        if orders.rejoin {
+            self.rejoin();
         }
     }
 
@@ -224,7 +209,7 @@ impl Poller {
             return !self.signals.is_closed();
         }
         let timeout = match (gathered, wanted) {
-            (false, _) => IDLE_POLL,
+            (false, _) => self.until_due(IDLE_POLL),
             (true, true) => Duration::ZERO,
             (true, false) => GATHERING_POLL,
         };
@@ -232,37 +217,74 @@ impl Poller {
         match consumer.poll(timeout) {
             Some(Ok(message)) => self.take(&message),
             Some(Err(error)) => self.stumble(&error),
-            // Nothing more has arrived: an idle processor gets what there is, without waiting for max_wait.
-            // The member is rejoining if it cannot be handed over; its revocation has to be served first.
-            None if gathered && wanted && !self.deliver(Want::Any) => std::thread::sleep(GATHERING_POLL),
-            None => {}
+            None => self.idle(wanted),
         }
         !self.signals.is_closed()
     }
 
+    /// The time-out, or less when the head of a retry partition is due earlier: nothing else may arrive to wake us.
+    fn until_due(&self, timeout: Duration) -> Duration {
+        let Some(due_ms) = self.ahead.next_due_ms() else { return timeout };
+        let wait_ms = due_ms.saturating_sub(SystemClock.now_ms());
+        timeout.min(Duration::from_millis(u64::try_from(wait_ms).unwrap_or(0)))
+    }
+
+    /// Nothing more has arrived: retry records need leave no room, and an idle processor gets what there is, without
+    /// waiting for max_wait.
+    fn idle(&mut self, wanted: bool) {
+        self.gather_due(Share::All);
+        let gathered = !self.gathering.records.is_empty();
+        if gathered && wanted && !self.deliver(Want::Any) {
+            // The member is rejoining if it cannot be handed over; its revocation has to be served first.
+            std::thread::sleep(GATHERING_POLL);
+        }
+    }
+
     fn take(&mut self, message: &BorrowedMessage<'_>) {
-        let (partition, offset) = (message.partition(), message.offset());
-        let current = self.epoch.is_some()
-            && self.expected.get(&Input::events(partition)).is_some_and(|next| offset >= *next);
-        if !current {
+        let offset = message.offset();
+        let Some(input) = self.names.input(message.topic(), message.partition()) else { return };
+        if self.epoch.is_none() || !self.intake.accept(input, offset) {
             return;
         }
-        self.expected.insert(Input::events(partition), offset + 1);
         let record = Record {
-            topic: InputTopic::Events,
-            partition,
+            topic: input.topic,
+            partition: input.partition,
             offset,
             timestamp_ms: message.timestamp().to_millis(),
             key: message.key().map(Bytes::copy_from_slice),
             value: message.payload().map(Bytes::copy_from_slice),
             headers: raw::headers(message),
         };
-        if self.gathering.records_of(&record) >= self.records_per_user {
+        if input.topic != InputTopic::Events {
+            self.flow_changed |= self.ahead.push(record);
+        } else if self.gathering.records_of(&record) >= self.records_per_user {
             self.gathering.full = true;
             self.held_over = Some(record);
         } else {
             self.gathering.push(record, &self.limits);
         }
+    }
+
+    /// Moves retry records that are due into the batch.
+    fn gather_due(&mut self, share: Share) {
+        if self.ahead.next_due_ms().is_none() {
+            return;
+        }
+        let now_ms = SystemClock.now_ms();
+        let middle = self.delivered.is_multiple_of(2);
+        while !self.gathering.full {
+            if share == Share::Half && self.gathering.retry_has_its_half(&self.limits, middle) {
+                break;
+            }
+            let Some(record) = self.ahead.take(now_ms) else { break };
+            if self.gathering.records_of(&record) >= self.records_per_user {
+                self.gathering.full = true;
+                self.ahead.put_back(record);
+                break;
+            }
+            self.gathering.push(record, &self.limits);
+        }
+        self.flow_changed |= self.ahead.release();
     }
 
     /// Hands over what is gathered if it is wanted, with the group metadata of this moment (rule O4).
@@ -281,6 +303,7 @@ impl Poller {
             self.gathering.push(record, &self.limits);
         }
         self.full_since = None;
+        self.flow_changed |= std::mem::take(&mut self.stalled);
         let batch = Fetched {
             epoch,
             records: gathered.records,
@@ -288,7 +311,6 @@ impl Poller {
             group,
             full: gathered.full,
         };
-        self.resume_if_paused();
         self.signals.blocking_send(Signal::Batch(batch)).is_ok()
     }
 
@@ -296,92 +318,70 @@ impl Poller {
     /// and its callbacks are served. True when the processor is gone.
     fn wait_for_room(&mut self) -> bool {
         let since = *self.full_since.get_or_insert_with(Instant::now);
-        if self.paused {
+        if self.stalled {
             if let Some(Err(error)) = Arc::clone(&self.consumer).poll(IDLE_POLL) {
                 self.stumble(&error);
             }
         } else if since.elapsed() > FULL_PATIENCE {
-            self.pause();
+            self.stalled = true;
+            self.flow_changed = true;
         } else {
             std::thread::sleep(GATHERING_POLL);
         }
         self.signals.is_closed()
     }
 
-    fn pause(&mut self) {
-        if let Ok(list) = self.consumer.assignment()
-            && self.consumer.pause(&list).is_ok()
-        {
-            self.paused = true;
-        }
-    }
-
-    /// A paused partition has lost what it had prefetched, so it is positioned behind what was gathered.
-    fn resume_if_paused(&mut self) {
-        if !std::mem::take(&mut self.paused) {
+    /// Pauses and resumes partitions after a change. Not where the change is noticed: a callback may just have taken
+    /// partitions away, and the order to halt is read first.
+    fn follow_flow(&mut self) {
+        if !std::mem::take(&mut self.flow_changed) || self.epoch.is_none() {
             return;
         }
-        let expected = self.expected.clone();
-        if let Err(reason) = self.position(&expected) {
+        let (held, ahead, stalled) = (&self.held, &self.ahead, self.stalled);
+        let flows = self.intake.let_flow(|input| match input.topic {
+            InputTopic::Events => !stalled && !held.contains(&input.partition),
+            InputTopic::Retry(_) => !stalled && !ahead.is_crammed(input),
+        });
+        if let Err(reason) = flows {
             let _ = self.signals.blocking_send(Signal::Stumbled(reason));
         }
     }
 
     fn halt(&mut self) {
         self.epoch = None;
+        self.ahead.clear();
         self.gathering = Gathering::default();
         self.held_over = None;
+        self.held.clear();
+        self.stalled = false;
+        self.flow_changed = false;
         self.full_since = None;
-        // Else a wait for the store or the coordinator would read the whole log and throw it away.
-        self.pause();
+        self.intake.end();
     }
 
     fn start(&mut self, start: Start) {
         self.halt();
-        self.paused = false;
         self.records_per_user =
             start.max_records_per_user.unwrap_or(usize::MAX).min(self.configured.max_records_per_user);
         self.limits.max_records = start.max_records.unwrap_or(usize::MAX).min(self.configured.max_records);
-        match self.position(&start.next_offsets) {
-            Ok(()) => {
-                self.expected = start.next_offsets;
-                self.epoch = Some(start.epoch);
-            }
+        match self.intake.begin(start.next_offsets) {
+            Ok(()) => self.epoch = Some(start.epoch),
             Err(reason) => {
                 let _ = self.signals.blocking_send(Signal::Stumbled(reason));
             }
         }
     }
 
-    /// Seeks every partition, checks each one's own result, and resumes.
-    fn position(&self, offsets: &BTreeMap<Input, i64>) -> Result<(), String> {
-        let mut list = TopicPartitionList::with_capacity(offsets.len());
-        for (input, offset) in offsets {
-            list.add_partition_offset(&self.events, input.partition, Offset::Offset(*offset))
-                .map_err(|e| e.to_string())?;
+    /// Leaves the group and joins it again; the callback then assigns the retry topics that are known by now (rule O8).
+    fn rejoin(&self) {
+        if let Err(error) = self.topics.refresh(&self.consumer, &self.names, REFRESH_TIMEOUT) {
+            tracing::warn!("joining the group again with the retry topics known so far: {error}");
         }
-        for _ in 0..SEEK_ATTEMPTS {
-            match self.seek(&list) {
-                Ok(()) => {
-                    return self.consumer.resume(&list).map_err(|e| format!("partitions do not resume: {e}"));
-                }
-                Err(_) => std::thread::sleep(SEEK_PAUSE),
-            }
+        self.consumer.unsubscribe();
+        if let Err(error) = self.consumer.subscribe(&[self.names.events()]) {
+            let error = refused("the topic cannot be subscribed again", &error);
+            let _ = self.signals.blocking_send(Signal::Fatal(error));
         }
-        let assigned = self.consumer.assignment().map_err(|e| e.to_string())?;
-        if offsets.keys().any(|input| assigned.find_partition(&self.events, input.partition).is_none()) {
-            return Err("a partition is not assigned any more".into());
-        }
-        self.consumer
-            .assign(&list)
-            .and_then(|()| self.consumer.resume(&list))
-            .map_err(|e| format!("partitions cannot be positioned: {e}"))
-    }
-
-    /// `seek_partitions` answers Ok with the errors of single partitions inside.
-    fn seek(&self, list: &TopicPartitionList) -> Result<(), KafkaError> {
-        let answered = self.consumer.seek_partitions(list.clone(), SEEK_TIMEOUT)?;
-        answered.elements().iter().try_for_each(|element| element.error())
     }
 
     fn stumble(&self, error: &KafkaError) {
@@ -394,8 +394,8 @@ impl Poller {
                 code @ (RDKafkaErrorCode::TopicAuthorizationFailed
                 | RDKafkaErrorCode::GroupAuthorizationFailed),
             ) => Signal::Fatal(LogError::Refused(format!(
-                "{code}: grant the principal READ on the topic {} and on the group",
-                self.events
+                "{code}: grant the principal READ on the topic {}, on its retry topics and on the group",
+                self.names.events()
             ))),
             other => {
                 // librdkafka retries by itself; the line says why nothing arrives meanwhile.
@@ -415,6 +415,15 @@ impl Poller {
             let _ = self.consumer.poll(Duration::from_millis(10));
         }
     }
+}
+
+/// How much of a batch retry records may fill.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Share {
+    /// The rest is for events.
+    Half,
+    /// No event has arrived.
+    All,
 }
 
 fn fatal_text(code: RDKafkaErrorCode) -> String {

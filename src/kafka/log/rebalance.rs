@@ -1,5 +1,6 @@
 //! What the group's rebalances do: assign paused at once, and wait for the drain before giving partitions back.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use rdkafka::ClientContext;
@@ -10,38 +11,61 @@ use rdkafka::error::KafkaError;
 use rdkafka::{Offset, TopicPartitionList};
 use tokio::sync::{mpsc, oneshot};
 
+use super::LogSettings;
+use super::names::InputNames;
+use super::topics::KnownTopics;
 use crate::kafka::client_log;
-use crate::pipeline::log::{LogError, Signal};
+use crate::pipeline::log::{InputTopic, LogError, Signal};
 
 /// Consumer context of the polling thread; its callbacks run inside `poll`.
 pub struct Rebalances {
-    events: String,
+    names: Arc<InputNames>,
+    topics: Arc<KnownTopics>,
     signals: mpsc::Sender<Signal>,
     drain_timeout: Duration,
+    is_sole_member: bool,
 }
 
 impl Rebalances {
-    pub(super) fn new(events: String, signals: mpsc::Sender<Signal>, drain_timeout: Duration) -> Rebalances {
-        Rebalances { events, signals, drain_timeout }
+    pub(super) fn new(
+        settings: &LogSettings,
+        names: Arc<InputNames>,
+        topics: Arc<KnownTopics>,
+        signals: mpsc::Sender<Signal>,
+    ) -> Rebalances {
+        Rebalances {
+            names,
+            topics,
+            signals,
+            drain_timeout: settings.drain_timeout,
+            is_sole_member: settings.is_sole_member,
+        }
     }
 
-    /// Assigns every partition with an explicit offset and pauses it. Without an explicit offset librdkafka fetches
-    /// the committed one itself, and `auto.offset.reset=error` wedges a partition that has none (rule O1).
+    /// Assigns the given partitions of `events`, and those of the same numbers of every retry topic that is known, each
+    /// with an explicit offset, and pauses them. Without an explicit offset librdkafka fetches the committed one itself,
+    /// and `auto.offset.reset=error` wedges a partition that has none (rule O1).
     fn assign(
         &self,
         consumer: &BaseConsumer<Self>,
         given: &TopicPartitionList,
-    ) -> Result<Vec<i32>, KafkaError> {
+    ) -> Result<Signal, KafkaError> {
         let mut partitions: Vec<i32> =
-            given.elements_for_topic(&self.events).iter().map(|e| e.partition()).collect();
+            given.elements_for_topic(self.names.events()).iter().map(|e| e.partition()).collect();
         partitions.sort_unstable();
-        let mut list = TopicPartitionList::with_capacity(partitions.len());
-        for partition in &partitions {
-            list.add_partition_offset(&self.events, *partition, Offset::Beginning)?;
+        let known = self.topics.get();
+        let mut list = TopicPartitionList::new();
+        for topic in std::iter::once(InputTopic::Events).chain((1..=known.tiers).map(InputTopic::Retry)) {
+            for partition in &partitions {
+                list.add_partition_offset(self.names.of(topic), *partition, Offset::Beginning)?;
+            }
         }
         consumer.assign(&list)?;
         consumer.pause(&list)?;
-        Ok(partitions)
+        if self.is_sole_member && partitions.len() < known.partitions {
+            return Ok(Signal::Fatal(LogError::Refused(super::alone::NOT_ALONE.into())));
+        }
+        Ok(Signal::Assigned { partitions, tiers: known.tiers })
     }
 
     /// Waits until the processor has committed or dropped everything of the epoch (rule O5), but not for ever.
@@ -81,9 +105,7 @@ impl ClientContext for Rebalances {
 impl ConsumerContext for Rebalances {
     fn rebalance(&self, consumer: &BaseConsumer<Self>, code: ErrorCode, list: &mut TopicPartitionList) {
         let outcome = match code {
-            ErrorCode::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS => {
-                self.assign(consumer, list).map(|partitions| Some(Signal::Assigned { partitions, tiers: 0 }))
-            }
+            ErrorCode::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS => self.assign(consumer, list).map(Some),
             _ => {
                 self.drain(consumer.assignment_lost());
                 consumer.unassign().map(|()| None)
