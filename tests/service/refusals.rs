@@ -1,6 +1,5 @@
 //! What cannot work is refused at the start, with exit 64 and a sentence that says what to change.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::suite::{Services, Suite};
@@ -42,7 +41,7 @@ fn until_ready(process: &mut Campaignd) {
 
 fn an_embedded_store_serves_one_process_and_one_member(services: &Services) {
     let mut stage = stage(services, "alone");
-    let folder = |name: &str| Store::Embedded(PathBuf::from(stage.folder.path().join(name)));
+    let folder = |name: &str| Store::Embedded(stage.folder.path().join(name));
     let (first, second) = (folder("first"), folder("second"));
     stage.settings.store = first.clone();
     stage.settings.static_membership = false;
