@@ -234,7 +234,7 @@ impl LiveCampaigns {
     }
 
     /// The users whose waiting records an operator lets go.
-    fn releases(&self) -> BTreeMap<String, Release> {
+    pub fn releases(&self) -> BTreeMap<String, Release> {
         let controls = self.controls.iter();
         controls
             .filter_map(|(name, value)| {

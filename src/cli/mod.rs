@@ -10,6 +10,7 @@ pub mod demo;
 mod feeding;
 pub mod generate;
 mod moment;
+pub mod parked;
 pub mod produce;
 pub mod run;
 pub mod schemas;
@@ -63,6 +64,7 @@ pub enum Command {
     Generate(generate::Arguments),
     Decisions(decisions::Arguments),
     Audit(audit::Arguments),
+    Parked(parked::Arguments),
     Config(config::Arguments),
 }
 
@@ -81,6 +83,7 @@ impl Command {
             Self::Config(arguments) => config::execute(arguments),
             Self::Audit(arguments) => audit::execute(arguments).await,
             Self::Store(arguments) => store::execute(arguments).await,
+            Self::Parked(arguments) => parked::execute(arguments).await,
         }
     }
 }

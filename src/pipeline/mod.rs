@@ -29,7 +29,7 @@ pub mod turn;
 pub mod watermarks;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use processor::{Parts, PipelineError, run};
 pub use settings::Settings;

@@ -107,6 +107,10 @@ impl Owner {
         if identity.tiers > assigned.tiers {
             return Err(TakeError::NewTier);
         }
+        if assigned.tiers == 0 {
+            let text = "there is no retry topic, so nothing could wait; run `campaignd topology apply`";
+            return Err(TakeError::Refused(text.to_owned()));
+        }
         self.check_clock(&epoch).await?;
         let stands = self.stands(&assigned.inputs(), &epoch).await?;
         let rows = self.rows(&assigned.partitions, &epoch).await?;
@@ -176,6 +180,9 @@ impl Owner {
             return Err(TakeError::NewTier);
         }
         let stands = self.stands(&ownership.inputs(), &epoch).await?;
+        for (partition, owned) in &ownership.partitions {
+            self.check(*partition, &owned.row, &stands)?;
+        }
         let mut renewed = Ownership::clone(&ownership);
         for (partition, owned) in &mut renewed.partitions {
             let next = FenceRow {
@@ -410,8 +417,9 @@ impl Owner {
 fn trouble(known: Option<i64>, stand: PartitionStand) -> Option<String> {
     match (known, stand.committed) {
         (Some(known), None) => Some(format!(
-            "the group has no committed offset but had committed {known}: the offsets have expired or the group was \
-             deleted; reset the group's offset to {known}"
+            "the group has no committed offset but had committed {known}: the offsets have expired, or the group was \
+             deleted: reset the group's offset to {known}; or the topic was made anew: stop all instances and run \
+             `campaignd topology rebase`"
         )),
         (_, Some(committed)) if stand.end < committed => Some(format!(
             "the log ends at {} but the group had committed {committed}: the topic was made anew or truncated; if that is \
@@ -452,15 +460,17 @@ fn events_of(ownership: &Ownership) -> Vec<Input> {
     ownership.partitions.keys().map(|partition| Input::events(*partition)).collect()
 }
 
-/// The row with what is committed now; what is not keeps what was noted before (rule O3).
-fn noted(row: FenceRow, partition: i32, stands: &BTreeMap<Input, PartitionStand>) -> FenceRow {
-    let committed = |input: &Input| stands.get(input).and_then(|stand| stand.committed);
-    let mut retry_offsets = row.retry_offsets;
-    for input in stands.keys().filter(|input| input.partition == partition) {
-        if let (InputTopic::Retry(tier), Some(offset)) = (input.topic, committed(input)) {
-            retry_offsets.insert(tier, offset);
+/// The row with where reading begins, which is committed with it (rule O3): a topic that is made anew has no committed
+/// offset, and is refused though nothing was ever noted but its start.
+fn noted(mut row: FenceRow, partition: i32, stands: &BTreeMap<Input, PartitionStand>) -> FenceRow {
+    for (input, offset) in next_offsets(stands).into_iter().filter(|(input, _)| input.partition == partition)
+    {
+        match input.topic {
+            InputTopic::Events => row.committed_offset = Some(offset),
+            InputTopic::Retry(tier) => {
+                row.retry_offsets.insert(tier, offset);
+            }
         }
     }
-    let committed_offset = committed(&Input::events(partition)).or(row.committed_offset);
-    FenceRow { committed_offset, retry_offsets, ..row }
+    row
 }

@@ -12,6 +12,7 @@ mod audit;
 mod campaigns;
 mod crash;
 mod live;
+mod operators;
 mod parking;
 mod parts;
 mod projection;
@@ -38,6 +39,7 @@ fn main() -> ExitCode {
     sharing::stories(&mut suite);
     parking::stories(&mut suite);
     refusals::stories(&mut suite);
+    operators::stories(&mut suite);
     quickstart::stories(&mut suite);
     crash::stories(&mut suite);
     suite.run()

@@ -92,7 +92,7 @@ fn changed_and_too_few_partitions(services: &Services) {
     }
     retry.iter().for_each(|name| stage.kafka.grow(name, 4));
     let expected = format!("{} has 4 partitions, the states were made with 2", topic("events"));
-    must_refuse(&stage, &stage.settings, &[&expected, "recreate the topic with 2 partitions"]);
+    must_refuse(&stage, &stage.settings, &[&expected, "topology rebase"]);
     // What is only missing is made, and said of what is there.
     let listed = must_succeed(&["topology", "apply", "--config", &stage.config()], stage.folder.path());
     assert!(listed.contains("0 created, 7 unchanged, 0 different"), "{listed}");

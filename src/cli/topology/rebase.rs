@@ -107,7 +107,8 @@ pub async fn execute(arguments: Arguments) -> anyhow::Result<ExitCode> {
 fn look(group: &GroupOffsets, config: &Config, from: From) -> anyhow::Result<Found> {
     group.check_empty()?;
     let events = &config.topics.events;
-    let topics = vec![events.clone()];
+    let mut topics = vec![events.clone()];
+    topics.extend((1..=config.retry.tiers()).map(|tier| config.topics.retry_topic(tier)));
     let (cluster_id, counts) = group.identity(&topics)?;
     let count_of = |topic: &String| counts.get(topic).copied().unwrap_or(0);
     let partition_count = count_of(events);

@@ -2,7 +2,7 @@
 //!
 //! All writers of a group share one transactional id. Taking it fences whoever wrote before, and everything that one
 //! committed is read afterwards; so of two writers at once, one sees the other's result or fails, and never overwrites it
-//! unseen. Only what differs is written, nothing is ever deleted.
+//! unseen. Only what differs is written; nothing is deleted but control records that were named for it.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -31,8 +31,8 @@ pub struct Desired {
     pub catalog: Option<Catalog>,
     /// Campaigns; one without a status keeps the live one, and a new one becomes active.
     pub campaigns: Vec<Campaign>,
-    /// Control records, by key.
-    pub controls: BTreeMap<String, String>,
+    /// Control records, by key; `None` deletes one.
+    pub controls: BTreeMap<String, Option<String>>,
 }
 
 /// What a publication did.
@@ -63,6 +63,8 @@ pub enum Kind {
     Added,
     /// It was, and differed.
     Changed,
+    /// It was, and is gone.
+    Removed,
 }
 
 /// Makes the topic hold what is desired. Blocks; nothing is visible to readers before everything is.
@@ -103,16 +105,17 @@ pub fn publish(
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Record {
     pub(super) key: String,
-    pub(super) value: String,
+    /// `None` is a tombstone.
+    pub(super) value: Option<String>,
     pub(super) kind: Kind,
 }
 
 /// What must be written so that the topic holds what is desired, and how much already is as desired.
 pub(super) fn differences(live: &LiveCampaigns, desired: &Desired) -> (Vec<Record>, usize) {
-    let mut wanted: Vec<(String, String, Option<String>)> = Vec::new();
+    let mut wanted: Vec<(String, Option<String>, Option<String>)> = Vec::new();
     if let Some(catalog) = &desired.catalog {
         let now = live.catalog().map(|catalog| catalog.to_canonical_json());
-        wanted.push((CATALOG_KEY.to_owned(), catalog.to_canonical_json(), now));
+        wanted.push((CATALOG_KEY.to_owned(), Some(catalog.to_canonical_json()), now));
     }
     // By id, so that the order of files does not show; of two with one id the last stays.
     let by_id: BTreeMap<&str, &Campaign> =
@@ -123,7 +126,8 @@ pub(super) fn differences(live: &LiveCampaigns, desired: &Desired) -> (Vec<Recor
         if campaign.status.is_none() {
             campaign.status = Some(known.map_or(campaign.effective_status(), Campaign::effective_status));
         }
-        wanted.push((campaign_key(id), campaign.to_canonical_json(), known.map(Campaign::to_canonical_json)));
+        let (value, now) = (campaign.to_canonical_json(), known.map(Campaign::to_canonical_json));
+        wanted.push((campaign_key(id), Some(value), now));
     }
     for (key, value) in &desired.controls {
         let name = key.strip_prefix(CONTROL_PREFIX).unwrap_or(key);
@@ -134,10 +138,14 @@ pub(super) fn differences(live: &LiveCampaigns, desired: &Desired) -> (Vec<Recor
     let records: Vec<Record> = wanted
         .into_iter()
         .filter_map(|(key, value, now)| {
-            let kind = if now.is_some() { Kind::Changed } else { Kind::Added };
+            let kind = match (&now, &value) {
+                (_, None) => Kind::Removed,
+                (Some(_), Some(_)) => Kind::Changed,
+                (None, Some(_)) => Kind::Added,
+            };
             // An unusable record that came after the good one would outlive it when the topic is compacted.
             let unusable = live.rejected().any(|rejected| rejected.key == key);
-            (unusable || now.as_deref() != Some(&value)).then_some(Record { key, value, kind })
+            (unusable || now != value).then_some(Record { key, value, kind })
         })
         .collect();
     let unchanged = total - records.len();
@@ -235,11 +243,8 @@ fn send(
         let headers = OwnedHeaders::new()
             .insert(Header { key: AUTHOR_HEADER, value: Some(author) })
             .insert(Header { key: TIME_HEADER, value: Some(time) });
-        let mut next = BaseRecord::to(&topic.topic)
-            .partition(PARTITION)
-            .key(&record.key)
-            .payload(&record.value)
-            .headers(headers);
+        let mut next = BaseRecord::to(&topic.topic).partition(PARTITION).key(&record.key).headers(headers);
+        next.payload = record.value.as_deref();
         while let Err((error, back)) = producer.send(next) {
             let full = error == KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull);
             if !full || Instant::now() > deadline {

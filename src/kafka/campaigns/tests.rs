@@ -162,7 +162,9 @@ fn an_absent_status_keeps_the_live_one() {
     let status = |records: &[Record]| -> Vec<Option<Status>> {
         records
             .iter()
-            .map(|record| Campaign::from_canonical_json(record.value.as_bytes()).unwrap().status)
+            .map(|record| {
+                Campaign::from_canonical_json(record.value.as_ref().unwrap().as_bytes()).unwrap().status
+            })
             .collect()
     };
 
@@ -185,4 +187,24 @@ fn an_unusable_record_is_written_over_even_when_the_last_good_one_fits() {
     let (records, unchanged) =
         differences(&live, &Desired { catalog: None, campaigns: vec![good], ..Desired::default() });
     assert_eq!((records.len(), unchanged), (1, 0));
+}
+
+#[test]
+fn a_control_record_is_written_and_deleted_by_its_key() {
+    let mut live = LiveCampaigns::default();
+    let desired = |value: Option<&str>| Desired {
+        controls: [("control:release:ada".to_owned(), value.map(str::to_owned))].into(),
+        ..Desired::default()
+    };
+    let value = r#"{"until_ms":7}"#;
+    let (records, _) = differences(&live, &desired(Some(value)));
+    assert_eq!(records.iter().map(|record| record.kind).collect::<Vec<_>>(), [Kind::Added]);
+    live.apply(b"control:release:ada", Some(value.as_bytes()), 0).unwrap();
+    assert!(live.snapshot().is_released("ada", Some(7)) && !live.snapshot().is_released("ada", Some(8)));
+    assert_eq!(differences(&live, &desired(Some(value))), (vec![], 1));
+    let (records, _) = differences(&live, &desired(None));
+    assert_eq!(
+        records.iter().map(|record| (record.kind, record.value.clone())).collect::<Vec<_>>(),
+        [(Kind::Removed, None)]
+    );
 }

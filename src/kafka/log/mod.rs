@@ -20,7 +20,7 @@ mod waiting;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,6 +28,7 @@ use async_trait::async_trait;
 use rdkafka::ClientConfig;
 use rdkafka::consumer::BaseConsumer;
 use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 
 pub use alone::wait_until_alone;
 pub use committer::KafkaOutput;
@@ -40,7 +41,7 @@ use stands::KafkaStands;
 use topics::KnownTopics;
 
 use crate::kafka::raw::GroupMetadata;
-use crate::pipeline::log::{EventLog, GroupToken, LogError, Signal, StandReader, Start, Want};
+use crate::pipeline::log::{EventLog, GroupToken, Input, LogError, Record, Signal, StandReader, Start, Want};
 use crate::telemetry::health::Health;
 
 /// What the log needs to know beside how to reach the broker.
@@ -76,6 +77,13 @@ pub struct LogSettings {
     pub batch: BatchLimits,
     /// Where the poller shows that it comes round.
     pub health: Health,
+}
+
+/// Reads what waits in the retry topics, outside the group: every committed record from the given offsets to the ends
+/// as of now, without its value. Blocks.
+pub fn read_waiting(settings: &LogSettings, from: &BTreeMap<Input, i64>) -> Result<Vec<Record>, LogError> {
+    let reader = waiting::WaitingReader::new(settings, Arc::new(settings.inputs()))?;
+    reader.read(from, &CancellationToken::new())
 }
 
 impl LogSettings {
