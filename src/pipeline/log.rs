@@ -221,7 +221,7 @@ pub trait StandReader: Send + Sync {
     async fn stands(&self, inputs: &[Input]) -> Result<BTreeMap<Input, PartitionStand>, LogError>;
 
     /// What waits in retry partitions: every committed record from the given offset to the high watermark as of now, in
-    /// offset order, without its value. Read under read_committed until the POSITION reaches the watermark taken with
+    /// offset order, without its value and the producer's headers. Read under read_committed until the POSITION reaches the watermark taken with
     /// read_uncommitted (rule O2); [`LogError::Unavailable`] names the partition where a transaction hangs.
     async fn waiting(&self, from: &BTreeMap<Input, i64>) -> Result<Vec<Record>, LogError>;
 

@@ -92,6 +92,7 @@ impl Config {
         LogSettings {
             client: self.client_config(),
             events: self.topics.events.clone(),
+            longest_delay: Duration::from_millis(self.retry.delays_ms.last().copied().unwrap_or(0)),
             retry: (1..=u8::MAX).take(MAX_TIERS).map(|tier| self.topics.retry_topic(tier)).collect(),
             decisions: self.topics.decisions.clone(),
             activity: self.topics.activity.clone(),

@@ -297,6 +297,7 @@ async fn what_waits_is_read_to_the_end_or_the_hanging_transaction_is_named(servi
         client: client.clone(),
         events,
         retry: vec![retry.clone()],
+        longest_delay: Duration::from_secs(60),
         decisions: String::new(),
         activity: String::new(),
         dead_letters: String::new(),
@@ -458,6 +459,9 @@ fn a_forged_retry_record_is_a_dead_letter(services: &Services) {
         ours(&[("campaignd.original.topic", Some(b"elsewhere"))]),
         ours(&[("campaignd.retry.attempt", Some(b"4294967296"))]),
         [ours(&[]), vec![("campaignd.retry.attempt".to_owned(), b"2".to_vec())]].concat(),
+        // All is right but the time, which would hold up those behind it for ever.
+        ours(&[("campaignd.retry.due", Some(b"9223372036854775807"))]),
+        Vec::new(),
     ];
     let forged: Vec<Record> = forgeries
         .iter()
@@ -487,7 +491,10 @@ fn a_forged_retry_record_is_a_dead_letter(services: &Services) {
     let values: BTreeSet<Vec<u8>> = letters.iter().map(|letter| letter.value.clone().unwrap()).collect();
     assert_eq!(values, forged.iter().map(|record| record.value.clone().unwrap()).collect());
     for letter in &letters {
-        assert_eq!(letter.header("campaignd.error.code").as_deref(), Some("bad_retry_record"), "{letter:?}");
+        // What has all our headers is ours, as far as anybody can tell, and judged like others: the user's place is elsewhere.
+        let is_whole = letter.value.as_deref() == Some(b"forged 11");
+        let code = if is_whole { "wrong_partition" } else { "bad_retry_record" };
+        assert_eq!(letter.header("campaignd.error.code").as_deref(), Some(code), "{letter:?}");
         assert_eq!(letter.partition, 0);
         assert!(letter.header("forgery").is_some());
     }

@@ -53,6 +53,8 @@ pub struct LogSettings {
     pub events: String,
     /// Retry topics of tier 1 and those behind it, whether they exist or not.
     pub retry: Vec<String>,
+    /// Delay of the last tier.
+    pub longest_delay: Duration,
     /// Topic of decisions.
     pub decisions: String,
     /// Topic of activity.
@@ -119,6 +121,8 @@ pub struct KafkaLog {
 
 /// Signals that may wait for the processor: an assignment, a revocation, a batch, an error and some room.
 const SIGNALS_WAITING: usize = 16;
+/// A retry record waits twice its delay at most (rule P4), by the clock of the instance that wrote it.
+const CLOCK_SLACK: Duration = Duration::from_secs(60);
 /// Commands that may wait for the poller; the processor sends a handful per rebalance.
 const COMMANDS_WAITING: usize = 64;
 
@@ -142,6 +146,7 @@ impl KafkaLog {
             names,
             topics,
             limits: settings.batch,
+            longest_wait: settings.longest_delay * 2 + CLOCK_SLACK,
             signals: signal_tx,
             commands: command_rx,
             demand: Arc::clone(&demand),

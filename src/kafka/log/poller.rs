@@ -109,6 +109,8 @@ pub(super) struct PollerParts {
     pub names: Arc<InputNames>,
     pub topics: Arc<KnownTopics>,
     pub limits: BatchLimits,
+    /// Longest time that a retry record may wait in its topic.
+    pub longest_wait: Duration,
     pub signals: mpsc::Sender<Signal>,
     pub commands: Receiver<Command>,
     pub demand: Arc<Demand>,
@@ -117,7 +119,8 @@ pub(super) struct PollerParts {
 
 impl Poller {
     pub(super) fn new(parts: PollerParts) -> Poller {
-        let PollerParts { consumer, names, topics, limits, signals, commands, demand, health } = parts;
+        let PollerParts { consumer, names, topics, limits, longest_wait, signals, commands, demand, health } =
+            parts;
         Poller {
             intake: Intake::new(Arc::clone(&consumer), Arc::clone(&names)),
             consumer,
@@ -131,7 +134,7 @@ impl Poller {
             delivered: 0,
             epoch: None,
             records_per_user: limits.max_records_per_user,
-            ahead: ReadAhead::default(),
+            ahead: ReadAhead::new(longest_wait),
             gathering: Gathering::default(),
             held_over: None,
             held: BTreeSet::new(),

@@ -46,6 +46,7 @@ impl Story {
             client,
             events: "events".into(),
             retry,
+            longest_delay: Duration::from_secs(60),
             decisions: "decisions".into(),
             activity: "activity".into(),
             dead_letters: "events.dlq".into(),

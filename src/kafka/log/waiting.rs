@@ -19,6 +19,7 @@ use super::names::InputNames;
 use super::stands::{CALL_TIMEOUT, unavailable};
 use crate::kafka::raw;
 use crate::pipeline::log::{Input, LogError, Record};
+use crate::pipeline::outputs::header;
 
 /// One wait for a record; also how soon it is seen that nobody wants the answer any more.
 const POLL: Duration = Duration::from_millis(50);
@@ -65,7 +66,7 @@ impl WaitingReader {
     }
 
     /// Every committed record from the given offsets to the ends as of now, in the order of partitions and offsets,
-    /// without its value. Blocks.
+    /// without its value and without headers that are not ours. Blocks.
     pub fn read(
         &self,
         from: &BTreeMap<Input, i64>,
@@ -133,6 +134,9 @@ impl WaitingReader {
     ) -> bool {
         let Some(input) = self.names.input(message.topic(), message.partition()) else { return false };
         let Some(open) = open.get(&input).filter(|open| message.offset() < open.end) else { return true };
+        let mut headers = raw::headers(message);
+        // A producer's headers and our texts may be as large as values.
+        headers.retain(|h| h.name.starts_with(header::PREFIX) && h.name != header::ERROR_TEXT);
         records.push(Record {
             topic: input.topic,
             partition: input.partition,
@@ -140,7 +144,7 @@ impl WaitingReader {
             timestamp_ms: message.timestamp().to_millis(),
             key: message.key().map(bytes::Bytes::copy_from_slice),
             value: None,
-            headers: raw::headers(message),
+            headers,
         });
         message.offset() + 1 >= open.end
     }
