@@ -268,10 +268,20 @@ fn a_tier_that_is_added_is_used_without_loss(services: &Services) {
             _ => Ok(()),
         }
     });
+    // Both go on: the older one has its share of the partitions again, with the second tier.
+    let mut produce = |stage: &Stage| {
+        let more = items(&mut shop, 500, &parked, id, &mut seen);
+        stage.produce(&more);
+        all.extend(more);
+    };
+    produce(&stage);
+    let (group, events) = (stage.settings.group(), stage.settings.topic("events"));
+    until("all partitions to be handled by the two", || match stage.kafka.lag(&group, &events) {
+        0 => Ok(()),
+        lag => Err(format!("lag {lag}")),
+    });
     newer.kill();
-    let more = items(&mut shop, 500, &parked, id, &mut seen);
-    stage.produce(&more);
-    all.extend(more);
+    produce(&stage);
     await_parked(&stage, &mut first, behind(&all, &parked, id));
     register(&stage, id);
     stage.await_drained(&mut first, Duration::from_secs(60));
