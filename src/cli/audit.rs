@@ -4,8 +4,8 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::{Args, ValueEnum};
-use jiff::Timestamp;
 
+use super::table::{Column, aligned, plain, time};
 use super::{ConfigArguments, DONE, UsageError, moment};
 use crate::decision::{DecidedAction, Decision, Outcome, Reason};
 use crate::store::{self, AuditQuery};
@@ -111,21 +111,9 @@ pub async fn execute(arguments: Arguments) -> anyhow::Result<ExitCode> {
 }
 
 fn table(decisions: &[Decision], more: bool) -> String {
-    let head = ["EVENT TIME", "OUTCOME", "CAMPAIGN", "EVENT", "REASON", "ACTION"].map(str::to_owned);
-    let rows: Vec<[String; 6]> = decisions.iter().map(row).collect();
-    let mut text = String::new();
-    if !rows.is_empty() {
-        let widths = rows.iter().fold(head.each_ref().map(|cell| cell.chars().count()), |widths, row| {
-            let mut cells = row.iter().map(|cell| cell.chars().count());
-            widths.map(|width| width.max(cells.next().unwrap_or(0)))
-        });
-        for row in std::iter::once(&head).chain(&rows) {
-            let line: Vec<String> =
-                row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}")).collect();
-            text.push_str(line.join("  ").trim_end());
-            text.push('\n');
-        }
-    }
+    let columns = ["EVENT TIME", "OUTCOME", "CAMPAIGN", "EVENT", "REASON", "ACTION"].map(Column::text);
+    let rows: Vec<Vec<String>> = decisions.iter().map(|decision| row(decision).to_vec()).collect();
+    let mut text = aligned(&columns, &rows);
     let counted = match decisions.len() {
         0 => "no decisions".to_owned(),
         1 => "1 decision".to_owned(),
@@ -167,18 +155,6 @@ fn action(action: &DecidedAction) -> String {
     let DecidedAction { kind, channel, template, variant, .. } = action;
     let parts = [Some(store::name(kind)), channel.clone(), template.clone(), variant.clone()];
     parts.iter().flatten().map(|part| plain(part)).collect::<Vec<_>>().join(" ")
-}
-
-fn time(time_ms: i64) -> String {
-    match Timestamp::from_millisecond(time_ms) {
-        Ok(time) => format!("{time:.3}"),
-        Err(_) => format!("{time_ms} ms"),
-    }
-}
-
-/// Producers choose ids; a control character of theirs must not reach the terminal.
-fn plain(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }).collect()
 }
 
 #[cfg(test)]

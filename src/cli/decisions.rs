@@ -7,18 +7,17 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::{Args, Subcommand, ValueEnum};
-use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::consumer::Consumer;
+use rdkafka::error::KafkaError;
 use rdkafka::message::{BorrowedMessage, Headers, Message};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
-use rdkafka::{ClientContext, config::RDKafkaLogLevel};
 use uuid::Uuid;
 
 use super::{ConfigArguments, DONE, Output, feeding};
 use crate::config::Config;
 use crate::decision::Decision;
 use crate::decision::sentence::Sentence;
-use crate::kafka::client_log;
+use crate::kafka::reader::{self, QuietConsumer};
 use crate::schema::read_decision;
 use crate::schema::registry::RegistryClient;
 
@@ -189,28 +188,12 @@ fn wanted(arguments: &Tail, record: &BorrowedMessage<'_>) -> bool {
 }
 
 /// A reader of all partitions, and their numbers.
-fn consumer(
-    config: &Config,
-    topic: &str,
-    from_beginning: bool,
-) -> anyhow::Result<(BaseConsumer<Quiet>, Vec<i32>)> {
-    let mut client = config.client_config();
-    // A group id is needed to assign partitions; nothing is ever committed under it.
-    client
-        .set("group.id", format!("{}-tail-{}", config.group.id, Uuid::new_v4()))
-        .set("enable.auto.commit", "false")
-        .set("enable.auto.offset.store", "false")
-        .set("isolation.level", "read_committed")
-        .set("auto.offset.reset", "earliest")
-        .set("enable.partition.eof", "true");
-    let consumer: BaseConsumer<Quiet> = client.create_with_context(Quiet)?;
-    // Asking for all topics, because asking for one may create it.
-    let metadata = consumer
-        .fetch_metadata(None, METADATA_TIMEOUT)
+fn consumer(config: &Config, topic: &str, from_beginning: bool) -> anyhow::Result<(QuietConsumer, Vec<i32>)> {
+    // Nothing is ever committed under this group.
+    let group_id = format!("{}-tail-{}", config.group.id, Uuid::new_v4());
+    let consumer = reader::consumer(config.client_config(), &group_id)?;
+    let partitions = reader::partitions(&consumer, topic, METADATA_TIMEOUT)
         .with_context(|| format!("cannot reach Kafka at {}", config.kafka.brokers))?;
-    let found = metadata.topics().iter().find(|known| known.name() == topic);
-    let partitions: Vec<i32> =
-        found.into_iter().flat_map(|found| found.partitions()).map(|p| p.id()).collect();
     if partitions.is_empty() {
         anyhow::bail!("the topic {topic} does not exist; create it with `campaignd topology apply`");
     }
@@ -222,21 +205,3 @@ fn consumer(
     consumer.assign(&assignment)?;
     Ok((consumer, partitions))
 }
-
-/// Sends the client's log to ours.
-struct Quiet;
-
-impl ClientContext for Quiet {
-    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        client_log::log(level, facility, message);
-    }
-
-    fn error(&self, error: KafkaError, reason: &str) {
-        // The end of a partition is asked for, and comes as a result of polling too.
-        if !matches!(error, KafkaError::Global(RDKafkaErrorCode::PartitionEOF)) {
-            client_log::error(&error, reason);
-        }
-    }
-}
-
-impl ConsumerContext for Quiet {}

@@ -4,8 +4,7 @@ use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::sync::atomic::Ordering;
 
 use anyhow::Context;
 use clap::Args;
@@ -14,6 +13,7 @@ use serde_json::json;
 
 use super::{ConfigArguments, DONE, FAILED, Output, UsageError, feeding};
 use crate::generate::{DEFAULT_START_MS, GenerateOptions, Generated, Generator, GroundTruth};
+use crate::kafka::pace::Pace;
 use crate::kafka::producer::{Deliveries, NewRecord};
 
 /// Generate events of a shop, onto the events topic or into a file
@@ -185,29 +185,6 @@ fn write_lines(path: &Path, generator: &mut Generator) -> std::io::Result<()> {
     }
     bar.finish_and_clear();
     out.flush()
-}
-
-/// Keeps to a rate by the clock, so that a slow moment is made up for.
-struct Pace {
-    start: Instant,
-    rate: Option<u32>,
-}
-
-impl Pace {
-    fn new(rate: Option<u32>) -> Self {
-        Self { start: Instant::now(), rate }
-    }
-
-    fn wait(&self, sent: u64, stop: &AtomicBool, pause: impl Fn(Duration)) {
-        let Some(rate) = self.rate else { return };
-        let due = self.start + Duration::from_secs_f64(sent as f64 / f64::from(rate));
-        while !stop.load(Ordering::Relaxed)
-            && let left = due.saturating_duration_since(Instant::now())
-            && !left.is_zero()
-        {
-            pause(left.min(Duration::from_millis(100)));
-        }
-    }
 }
 
 /// The counts; on standard error when the events themselves went to standard output.

@@ -15,6 +15,7 @@ pub mod produce;
 pub mod run;
 pub mod schemas;
 pub mod store;
+mod table;
 pub mod topology;
 
 use std::path::PathBuf;

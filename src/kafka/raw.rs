@@ -11,6 +11,7 @@ use bytes::Bytes;
 use rdkafka::TopicPartitionList;
 use rdkafka::bindings as rdsys;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
+use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::message::{BorrowedHeaders, BorrowedMessage, Message};
 use rdkafka::producer::{BaseProducer, Producer, ProducerContext};
 
@@ -69,6 +70,16 @@ pub struct TransactionError {
     pub fatal: bool,
     /// The same call may be repeated on the same producer.
     pub retriable: bool,
+    /// A newer producer holds the transactional id.
+    pub fenced: bool,
+}
+
+/// Whether the code says that a newer producer holds the transactional id.
+pub fn is_fenced(code: RDKafkaErrorCode) -> bool {
+    matches!(
+        code,
+        RDKafkaErrorCode::Fenced | RDKafkaErrorCode::ProducerFenced | RDKafkaErrorCode::InvalidProducerEpoch
+    )
 }
 
 /// Adds offsets to the open transaction under the captured metadata.
@@ -93,6 +104,7 @@ pub fn send_offsets<C: ProducerContext>(
             text: CStr::from_ptr(rdsys::rd_kafka_error_string(error)).to_string_lossy().into_owned(),
             fatal: rdsys::rd_kafka_error_is_fatal(error) != 0,
             retriable: rdsys::rd_kafka_error_is_retriable(error) != 0,
+            fenced: is_fenced(RDKafkaErrorCode::from(rdsys::rd_kafka_error_code(error))),
         };
         rdsys::rd_kafka_error_destroy(error);
         Err(result)

@@ -5,19 +5,16 @@
 //! unseen. Only what differs is written; nothing is deleted but control records that were named for it.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
 
-use rdkafka::ClientContext;
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::{DeliveryResult, Header, Message, OwnedHeaders};
-use rdkafka::producer::{BaseProducer, BaseRecord, Producer, ProducerContext};
+use bytes::Bytes;
 
 use super::log::{self, PARTITION, TopicLog};
 use super::{CampaignsError, CampaignsTopic};
 use crate::campaign::catalog::Catalog;
 use crate::campaign::definition::Campaign;
 use crate::campaign::live::{CATALOG_KEY, CONTROL_PREFIX, LiveCampaigns, campaign_key};
+use crate::kafka::transactions::{NewRecord, Transactions, WriteError};
+use crate::pipeline::log::Header;
 
 /// Header that says who wrote a record.
 pub const AUTHOR_HEADER: &str = "author";
@@ -78,9 +75,9 @@ pub fn publish(
     time: &str,
 ) -> Result<Published, CampaignsError> {
     let log = TopicLog::open(topic)?;
-    let producer = producer(topic, transactional_id)?;
     // Before reading: whoever began earlier cannot commit any more, so what is read is what will be overwritten.
-    producer.init_transactions(topic.request_timeout).map_err(|error| failed(topic, &error))?;
+    let transactions = Transactions::take(topic.client.clone(), transactional_id, topic.request_timeout)
+        .map_err(|error| failed(topic, error))?;
     let mut live = LiveCampaigns::default();
     log.read_to_end(topic.catch_up_timeout, |message| {
         // A record that cannot be used counts as absent, see `differences`.
@@ -90,7 +87,7 @@ pub fn publish(
     if records.is_empty() {
         return Ok(Published { changes: Vec::new(), unchanged });
     }
-    let versions = write(topic, &producer, &records, author, time)?;
+    let versions = write(topic, &transactions, &records, author, time)?;
     let changes = records
         .into_iter()
         .map(|record| {
@@ -152,150 +149,39 @@ pub(super) fn differences(live: &LiveCampaigns, desired: &Desired) -> (Vec<Recor
     (records, unchanged)
 }
 
-/// What became of the records of a transaction.
-#[derive(Default)]
-struct Delivered {
-    /// Offset by key.
-    offsets: BTreeMap<String, i64>,
-    /// The last failure.
-    failure: Option<KafkaError>,
-}
-
-/// Takes the delivery reports.
-#[derive(Default)]
-struct Deliveries(Mutex<Delivered>);
-
-impl Deliveries {
-    fn noted(&self) -> MutexGuard<'_, Delivered> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl ClientContext for Deliveries {}
-
-impl ProducerContext for Deliveries {
-    type DeliveryOpaque = ();
-
-    fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
-        let mut noted = self.noted();
-        match result {
-            Ok(message) => {
-                let key = String::from_utf8_lossy(message.key().unwrap_or_default()).into_owned();
-                noted.offsets.insert(key, message.offset());
-            }
-            Err((error, _)) => noted.failure = Some(error.clone()),
-        }
-    }
-}
-
-fn producer(
-    topic: &CampaignsTopic,
-    transactional_id: &str,
-) -> Result<BaseProducer<Deliveries>, CampaignsError> {
-    topic
-        .client
-        .clone()
-        .set("transactional.id", transactional_id)
-        .set("transaction.timeout.ms", topic.request_timeout.as_millis().to_string())
-        .set("partitioner", "murmur2_random")
-        .set("compression.type", "lz4")
-        .create_with_context(Deliveries::default())
-        .map_err(|error| log::unreachable(&topic.topic, &error))
-}
-
 /// One transaction; the offsets of the records by key.
 fn write(
     topic: &CampaignsTopic,
-    producer: &BaseProducer<Deliveries>,
+    transactions: &Transactions,
     records: &[Record],
     author: &str,
     time: &str,
 ) -> Result<BTreeMap<String, i64>, CampaignsError> {
-    producer.begin_transaction().map_err(|error| failed(topic, &error))?;
-    let sent = send(topic, producer, records, author, time)
-        .and_then(|()| producer.flush(topic.request_timeout).map_err(|error| failed(topic, &error)));
-    let noted = producer.context().noted().failure.clone();
-    let outcome = match (sent, noted) {
-        (Err(error), _) => Err(error),
-        (Ok(()), Some(error)) => Err(failed(topic, &error)),
-        (Ok(()), None) => Ok(()),
+    let header = |name: &str, value: &str| Header {
+        name: name.to_owned(),
+        value: Some(Bytes::copy_from_slice(value.as_bytes())),
     };
-    if let Err(error) = outcome {
-        // Readers never see it either way; aborting only frees them from waiting for the time-out.
-        if let Err(abort) = producer.abort_transaction(topic.request_timeout) {
-            tracing::debug!(error = %abort, "the transaction ends by its time-out");
-        }
-        return Err(error);
-    }
-    commit(topic, producer)?;
-    Ok(std::mem::take(&mut producer.context().noted().offsets))
+    let headers = [header(AUTHOR_HEADER, author), header(TIME_HEADER, time)];
+    let new: Vec<NewRecord<'_>> = records
+        .iter()
+        .map(|record| NewRecord {
+            topic: &topic.topic,
+            partition: PARTITION,
+            key: Some(record.key.as_bytes()),
+            value: record.value.as_deref().map(str::as_bytes),
+            headers: &headers,
+        })
+        .collect();
+    let offsets = transactions.write(&new, None).map_err(|error| failed(topic, error))?;
+    Ok(records.iter().map(|record| record.key.clone()).zip(offsets).collect())
 }
 
-fn send(
-    topic: &CampaignsTopic,
-    producer: &BaseProducer<Deliveries>,
-    records: &[Record],
-    author: &str,
-    time: &str,
-) -> Result<(), CampaignsError> {
-    let deadline = Instant::now() + topic.catch_up_timeout;
-    for record in records {
-        let headers = OwnedHeaders::new()
-            .insert(Header { key: AUTHOR_HEADER, value: Some(author) })
-            .insert(Header { key: TIME_HEADER, value: Some(time) });
-        let mut next = BaseRecord::to(&topic.topic).partition(PARTITION).key(&record.key).headers(headers);
-        next.payload = record.value.as_deref();
-        while let Err((error, back)) = producer.send(next) {
-            let full = error == KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull);
-            if !full || Instant::now() > deadline {
-                return Err(failed(topic, &error));
-            }
-            producer.poll(Duration::from_millis(20));
-            next = back;
-        }
+fn failed(topic: &CampaignsTopic, error: WriteError) -> CampaignsError {
+    let topic = topic.topic.clone();
+    match error {
+        WriteError::Overtaken => CampaignsError::Overtaken,
+        WriteError::Unknown(cause) => CampaignsError::Unknown { topic, cause },
+        WriteError::TooLarge => CampaignsError::NotWritten { topic, cause: error.to_string() },
+        WriteError::NotWritten(cause) => CampaignsError::NotWritten { topic, cause },
     }
-    Ok(())
-}
-
-/// Commits; an answer that did not come is asked for again on the same producer, which is safe.
-fn commit(topic: &CampaignsTopic, producer: &BaseProducer<Deliveries>) -> Result<(), CampaignsError> {
-    let deadline = Instant::now() + topic.catch_up_timeout;
-    loop {
-        let error = match producer.commit_transaction(topic.request_timeout) {
-            Ok(()) => return Ok(()),
-            Err(error) => error,
-        };
-        let KafkaError::Transaction(details) = &error else { return Err(failed(topic, &error)) };
-        if details.is_retriable() && Instant::now() < deadline {
-            continue;
-        }
-        if details.txn_requires_abort() {
-            if let Err(abort) = producer.abort_transaction(topic.request_timeout) {
-                tracing::debug!(error = %abort, "the transaction ends by its time-out");
-            }
-            return Err(failed(topic, &error));
-        }
-        if is_fenced(&error) {
-            return Err(CampaignsError::Overtaken);
-        }
-        return Err(CampaignsError::Unknown { topic: topic.topic.clone(), cause: error.to_string() });
-    }
-}
-
-fn is_fenced(error: &KafkaError) -> bool {
-    error.rdkafka_error_code().is_some_and(|code| {
-        matches!(
-            code,
-            RDKafkaErrorCode::Fenced
-                | RDKafkaErrorCode::ProducerFenced
-                | RDKafkaErrorCode::InvalidProducerEpoch
-        )
-    })
-}
-
-fn failed(topic: &CampaignsTopic, error: &KafkaError) -> CampaignsError {
-    if is_fenced(error) {
-        return CampaignsError::Overtaken;
-    }
-    CampaignsError::NotWritten { topic: topic.topic.clone(), cause: error.to_string() }
 }
