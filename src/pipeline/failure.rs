@@ -42,6 +42,25 @@ pub enum BadRecord {
 }
 
 impl BadRecord {
+    /// All of them.
+    pub const ALL: [BadRecord; 15] = [
+        BadRecord::BadKey,
+        BadRecord::WrongPartition,
+        BadRecord::TooLarge,
+        BadRecord::BadRetryRecord,
+        BadRecord::Released,
+        BadRecord::BadFraming,
+        BadRecord::UnknownSchema,
+        BadRecord::BadSchema,
+        BadRecord::BadAvro,
+        BadRecord::WrongKey,
+        BadRecord::LimitsExceeded,
+        BadRecord::FutureEvent,
+        BadRecord::StateCorrupt,
+        BadRecord::TooManyDecisions,
+        BadRecord::DecidePanicked,
+    ];
+
     /// The stable code.
     pub fn code(self) -> &'static str {
         match self {

@@ -16,6 +16,9 @@ const MAX_TRACEPARENT_BYTES: usize = 256;
 /// batches, so a record may be larger than the limit of `events` suggests; our topics take 16 MiB.
 const MAX_CARRIED_BYTES: usize = 15 * 1024 * 1024;
 
+/// Largest number that the header of replays may hold. No record is replayed more often.
+pub const MAX_REPLAYS: u32 = 1_000;
+
 /// Names of our headers. Believed only on topics that we write.
 pub mod header {
     /// Outcome of a decision, so that a consumer can filter without decoding.
@@ -49,6 +52,9 @@ pub mod header {
     pub const FAILURES: &str = "campaignd.retry.failures";
     /// When a retry record is due, ms since the Unix epoch.
     pub const DUE: &str = "campaignd.retry.due";
+    /// How often the record has been replayed from the dead letter topic. The only one of ours that goes back to `events`
+    /// and counts there: a record that dies again must not begin at 0 again.
+    pub const REPLAYS: &str = "campaignd.replays";
     /// Prefix of all of ours but `outcome`.
     pub const PREFIX: &str = "campaignd.";
 }
@@ -159,9 +165,20 @@ pub fn can_be_parked(record: &Record) -> bool {
     record.value.as_ref().is_none_or(|value| value.len() <= MAX_CARRIED_BYTES)
 }
 
-/// The producer's own headers.
+/// How often a record has been replayed, as its headers say; 0 when they say nothing, or nothing that can be.
+///
+/// A producer can forge it. A high number forbids to replay his own record, and a low one is raised at each replay.
+pub fn replays(headers: &[Header]) -> u32 {
+    let said = headers.iter().filter(|header| header.name == header::REPLAYS);
+    let numbers = said.filter_map(|header| std::str::from_utf8(header.value.as_deref()?).ok()?.parse().ok());
+    numbers.filter(|number| (1..=MAX_REPLAYS).contains(number)).max().unwrap_or(0)
+}
+
+/// The producer's own headers, and how often the record has been replayed.
 fn foreign(record: &Record) -> Vec<Header> {
-    record.headers.iter().filter(|h| !h.name.starts_with(header::PREFIX)).cloned().collect()
+    let own = record.headers.iter().filter(|h| !h.name.starts_with(header::PREFIX)).cloned();
+    let replays = Some(replays(&record.headers)).filter(|count| *count > 0);
+    own.chain(replays.map(|count| text(header::REPLAYS, count.to_string()))).collect()
 }
 
 /// Where the record stood on `events`.
@@ -271,6 +288,33 @@ mod tests {
         };
         assert_eq!(names(MAX_TRACEPARENT_BYTES), ["outcome", "traceparent"]);
         assert_eq!(names(MAX_TRACEPARENT_BYTES + 1), ["outcome"]);
+    }
+
+    #[test]
+    fn the_number_of_replays_survives_and_nothing_else_that_is_said_of_it() {
+        let said = |value: &'static [u8]| Header {
+            name: header::REPLAYS.into(),
+            value: Some(Bytes::from_static(value)),
+        };
+        let kept = |headers: Vec<Header>| -> Vec<Option<Bytes>> {
+            let record = record(headers, Vec::new());
+            let (settings, why) =
+                (settings(Partitioner::Murmur2), Why { code: None, text: "why", campaigns_position: 0 });
+            let origin = Origin::of_event(Position { incarnation: 0, partition: 0, offset: 0 }, None);
+            let counts = |output: OutputRecord| -> Vec<Option<Bytes>> {
+                let said = output.headers.into_iter().filter(|h| h.name == header::REPLAYS);
+                said.map(|h| h.value).collect()
+            };
+            let dead = counts(dead_letter(&record, Some(&origin), &settings, why));
+            assert_eq!(counts(retry(&record, &origin, 1, 0, &settings, why)), dead);
+            dead
+        };
+        assert_eq!(kept(vec![said(b"2")]), [Some(Bytes::from_static(b"2"))]);
+        assert_eq!(kept(vec![said(b"7"), said(b"2"), said(b"nine")]), [Some(Bytes::from_static(b"7"))]);
+        assert_eq!(kept(vec![said(b"1000")]), [Some(Bytes::from_static(b"1000"))]);
+        for forged in [&b"0"[..], b"1001", b"-1", b"", b"\xff", b"99999999999999999999", b"1.5"] {
+            assert_eq!(kept(vec![said(forged)]), [], "{forged:?}");
+        }
     }
 
     #[test]
