@@ -10,6 +10,7 @@ pub mod backoff;
 pub mod campaign;
 pub mod cli;
 pub mod config;
+pub mod dead_letters;
 pub mod decision;
 pub mod demo;
 pub mod event;

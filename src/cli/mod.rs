@@ -7,6 +7,7 @@ pub mod campaigns;
 pub mod config;
 pub mod decisions;
 pub mod demo;
+pub mod dlq;
 mod feeding;
 pub mod generate;
 mod moment;
@@ -24,6 +25,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::config::{Config, ConfigError, Loaded};
+use crate::kafka::dead_letters::DeadLetterError;
 use crate::pipeline::PipelineError;
 use crate::processor::{EndError, StartError};
 
@@ -64,6 +66,7 @@ pub enum Command {
     Produce(produce::Arguments),
     Generate(generate::Arguments),
     Decisions(decisions::Arguments),
+    Dlq(dlq::Arguments),
     Audit(audit::Arguments),
     Parked(parked::Arguments),
     Config(config::Arguments),
@@ -81,6 +84,7 @@ impl Command {
             Self::Generate(arguments) => generate::execute(arguments).await,
             Self::Produce(arguments) => produce::execute(arguments).await,
             Self::Decisions(arguments) => decisions::execute(arguments).await,
+            Self::Dlq(arguments) => dlq::execute(arguments).await,
             Self::Config(arguments) => config::execute(arguments),
             Self::Audit(arguments) => audit::execute(arguments).await,
             Self::Store(arguments) => store::execute(arguments).await,
@@ -140,6 +144,7 @@ pub fn exit_code(error: &anyhow::Error) -> ExitCode {
         cause.is::<ConfigError>()
             || cause.is::<UsageError>()
             || cause.downcast_ref::<StartError>().is_some_and(StartError::is_refusal)
+            || cause.downcast_ref::<DeadLetterError>().is_some_and(DeadLetterError::is_refusal)
             || matches!(cause.downcast_ref(), Some(EndError::Pipeline(PipelineError::Refused(_))))
     });
     ExitCode::from(if refused { USAGE } else { FAILED })

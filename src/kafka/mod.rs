@@ -3,6 +3,7 @@
 pub mod broker;
 pub mod campaigns;
 pub mod client_log;
+pub mod dead_letters;
 pub mod group_offsets;
 pub mod log;
 pub mod pace;

@@ -49,6 +49,30 @@ fn bad_usage_exits_64_and_help_exits_0() {
 }
 
 #[test]
+fn dead_letters_that_cannot_be_meant_are_refused_before_anything_opens() {
+    let folder = Folder::new();
+    // Nobody listens there; whoever asks would fail with another exit code.
+    let config = file(&folder, "[kafka]\nbrokers = \"127.0.0.1:1\"\n");
+    let refused = |arguments: &[&str], parts: &[&str]| {
+        let output = campaignd(&[&["dlq"], arguments, &["--config", &config]].concat(), folder.path());
+        assert_refused(&output, parts);
+    };
+    refused(&["list", "--code", "bad_avo"], &["no error code \"bad_avo\"", "did you mean bad_avro?"]);
+    refused(&["list", "--by", "color"], &["color", "code, topic, partition, schema, day, hour"]);
+    refused(&["list", "--since", "1h", "--until", "2h"], &["--since must be before --until"]);
+    refused(&["show", "118"], &["2@118"]);
+    refused(&["show", "2@118", "--code", "bad_avro"], &["cannot be used with"]);
+    refused(&["show", "--from-offset", "3"], &["--partition"]);
+    refused(&["show", "--partition", "0", "--from-offset", "3", "--to-offset", "2"], &["3", "2"]);
+    refused(&["replay"], &["--code", "--all"]);
+    refused(&["replay", "--all", "--user", "ada"], &["cannot be used with"]);
+    refused(&["replay", "--all", "--max-replays", "0"], &["1..=1000"]);
+    refused(&["replay", "--user", ""], &["a user id has 1 to 256 bytes"]);
+    refused(&["purge"], &["--all"]);
+    refused(&["purge", "2@118", "2@7"], &["partition 2 is named twice"]);
+}
+
+#[test]
 fn every_command_helps_with_an_example() {
     let folder = Folder::new();
     let root = campaignd(&["--help"], folder.path());

@@ -101,6 +101,12 @@ fn pure_modules_know_no_runtime_no_kafka_no_store_and_no_clock() {
 }
 
 #[test]
+fn the_rules_of_dead_letters_know_no_kafka_and_no_clock() {
+    assert_without(&["src/dead_letters"], &IMPURE, &[]);
+    assert_without(&["src/dead_letters"], &["crate::kafka", "crate::config", "crate::cli"], &[]);
+}
+
+#[test]
 fn the_pipeline_knows_traits_only() {
     let forbidden = [
         "rdkafka",

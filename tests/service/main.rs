@@ -11,6 +11,7 @@
 mod audit;
 mod campaigns;
 mod crash;
+mod dead_letters;
 mod live;
 mod operators;
 mod parking;
@@ -36,6 +37,7 @@ fn main() -> ExitCode {
     schemas::stories(&mut suite);
     store::stories(&mut suite);
     live::stories(&mut suite);
+    dead_letters::stories(&mut suite);
     sharing::stories(&mut suite);
     parking::stories(&mut suite);
     refusals::stories(&mut suite);
