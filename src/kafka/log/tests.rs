@@ -19,6 +19,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 struct Story {
     log: KafkaLog,
+    settings: LogSettings,
     names: InputNames,
     producer: BaseProducer,
     cluster: MockCluster<'static, DefaultProducerContext>,
@@ -60,7 +61,8 @@ impl Story {
             batch,
             health: Health::new(),
         };
-        Story { log: KafkaLog::open(&settings).unwrap(), names: settings.inputs(), producer, cluster }
+        let (log, names) = (KafkaLog::open(&settings).unwrap(), settings.inputs());
+        Story { log, settings, names, producer, cluster }
     }
 
     /// Records of the key `u`, each due then.
@@ -230,6 +232,17 @@ async fn a_new_retry_topic_is_assigned_when_the_group_is_joined_again() {
     story.cluster.create_topic("events.retry.3", 1, 1).unwrap();
     let refused = story.log.stands().identity().await.unwrap_err();
     assert!(matches!(refused, LogError::Refused(_)), "{refused}");
+    story.log.close().await;
+}
+
+/// The mock broker tells no members; the assignment is what remains.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broker_that_does_not_tell_the_members_holds_nobody_up() {
+    let mut story = Story::open(1, limits(10));
+    let begin = std::time::Instant::now();
+    wait_until_alone(&story.settings).await.unwrap();
+    println!("asked in vain for {:?}", begin.elapsed());
+    assert!(begin.elapsed() < story.settings.session_timeout);
     story.log.close().await;
 }
 
