@@ -3,7 +3,7 @@
 //! The registry is campaignd's own embedded one: the stories need to know which id the next schema gets.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use campaignd::kafka::log::{BatchLimits, KafkaLog, LogSettings};
 use campaignd::pipeline::log::{EventLog, Input, LogError};
@@ -359,6 +359,12 @@ async fn what_waits_is_read_to_the_end_or_the_hanging_transaction_is_named(servi
             Ok::<Vec<i64>, LogError>(waiting.iter().map(|record| record.offset).collect())
         }
     };
+
+    // A partition that was just created may have no leader yet.
+    let begin = Instant::now();
+    while let Err(error) = waiting(0).await {
+        assert!(begin.elapsed() < PATIENCE, "{error}");
+    }
 
     write(good, &["0", "1", "2"]);
     good.commit_transaction(PATIENCE).unwrap(); // a marker at 3
