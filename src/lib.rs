@@ -16,6 +16,7 @@ pub mod demo;
 pub mod event;
 pub mod generate;
 pub mod kafka;
+pub mod mutant;
 pub mod partitioner;
 pub mod pause;
 pub mod pipeline;

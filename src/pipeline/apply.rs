@@ -18,6 +18,7 @@ use super::settings::Settings;
 use crate::campaign::set::CampaignSet;
 use crate::decision::{Decision, Outcome, ReasonCode, decide};
 use crate::event::Event;
+use crate::mutant::{Mutant, is};
 use crate::position::Position;
 use crate::schema::OutputCodec;
 use crate::user::UserState;
@@ -61,7 +62,7 @@ impl Applier {
     /// Whether the state's outbox is over its bound. It is asked between two records of one user in a batch, so an
     /// outbox holds at most the bound and one event's outputs, for each of the two batches in flight.
     pub fn is_full(&self, state: &UserState) -> bool {
-        state.outbox().bytes() > self.settings.max_outbox_bytes
+        state.outbox().bytes() > self.settings.max_outbox_bytes && !is(Mutant::S9)
     }
 
     /// Handles one record of the state's user whose turn it is. Returns whether the cell must be written.
@@ -75,7 +76,8 @@ impl Applier {
         let Some(position) = decoded.position() else { return false };
         slice.tally.timestamps_ms.extend(decoded.timestamp_ms());
         // What the batch that published it has committed goes (rule S5a).
-        state.outbox_mut().drop_committed(standing.committed_batch);
+        let committed = if is(Mutant::S5Uncommitted) { u64::MAX } else { standing.committed_batch };
+        state.outbox_mut().drop_committed(committed);
         if state.applied() >= Some(position) {
             return self.replay(state, decoded, position, standing, slice);
         }
@@ -96,7 +98,12 @@ impl Applier {
         slice: &mut Slice,
     ) -> bool {
         slice.tally.replayed += 1;
-        let outputs = state.outbox().get(position).map(|entry| entry.outputs.clone());
+        let entry = state.outbox().get(position).filter(|_| !is(Mutant::S3));
+        let outputs = entry.map(|entry| entry.outputs.clone());
+        if is(Mutant::S4) {
+            let later = state.outbox().entries().filter(|entry| entry.position > position);
+            later.for_each(|entry| self.publish(decoded, &entry.outputs, standing, slice));
+        }
         match (outputs, &decoded.content) {
             (Some(outputs), _) => {
                 self.tally_replayed(&outputs, slice);
@@ -114,6 +121,7 @@ impl Applier {
                 if let Ok(event) = content
                     && !state.is_duplicate(event)
                     && standing.campaigns.is_of_interest(event)
+                    && !is(Mutant::S8)
                 {
                     slice.tally.unexplained += 1;
                     tracing::warn!(%position, trace_id = event.trace_id, "a record at or below the applied position is in neither outbox nor dedup window");
@@ -134,7 +142,7 @@ impl Applier {
         slice: &mut Slice,
     ) -> bool {
         // Erased before anything else is asked: nothing of the event may be remembered, not even its id.
-        if state.is_erased(position, event.occurred_at_ms) {
+        if state.is_erased(position, event.occurred_at_ms) && !is(Mutant::P9Mark) {
             slice.tally.erased += 1;
             // A dropped erasure may have overtaken records that wait (rule P9). It changes nothing for them, so the applied
             // position must not pass them either: U@10 waits, the erasure U@8 is sent again as U@12; with 12 applied, U@10
@@ -158,6 +166,7 @@ impl Applier {
         let judged = judge_time(event, standing.now_ms, self.settings.max_future_skew);
         if judged.is_ok() && event.is_erasure() {
             state.erase(position, event.occurred_at_ms);
+            state.outbox_mut().retain(|_| !is(Mutant::P9Outbox));
             slice.tally.ignored += 1;
             return true;
         }
@@ -187,6 +196,10 @@ impl Applier {
         standing: &Standing,
         slice: &mut Slice,
     ) -> bool {
+        if is(Mutant::S6) {
+            self.publish_dead_letter(decoded, verdict.bad.code(), &verdict.text, standing, slice);
+            return false;
+        }
         state.mark_applied(position);
         let output = Output::DeadLetter { code: verdict.bad.code().to_owned(), text: verdict.text.clone() };
         self.record_outputs(state, decoded, position, vec![output], standing, slice);

@@ -13,6 +13,7 @@ use super::decided::{Decided, Tally};
 use super::decoded::Abandoned;
 use super::failure::{Failure, Infrastructure, Reaction, policy};
 use super::log::{CommitError, EventOutput, GroupToken, Input, OutputRecord, Transaction};
+use crate::mutant::{Mutant, is};
 use crate::pause::{PausePoint, pause_at};
 use crate::store::StoreError;
 use crate::telemetry::metrics::Metrics;
@@ -119,5 +120,12 @@ pub async fn store_and_commit(
     epoch: CancellationToken,
     metrics: Metrics,
 ) -> Result<Committed, CommitTrouble> {
+    let mut decided = decided;
+    let late = if is(Mutant::S2) { std::mem::take(&mut decided.cells) } else { Vec::new() };
+    if is(Mutant::S2) {
+        let committed = decided.store(&store, &epoch, &metrics).await?.commit(&*output).await;
+        let _ = store.write(&late, &epoch).await?;
+        return committed;
+    }
     decided.store(&store, &epoch, &metrics).await?.commit(&*output).await
 }

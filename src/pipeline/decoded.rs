@@ -14,6 +14,7 @@ use super::log::{InputTopic, Record};
 use super::parking::Origin;
 use super::settings::Settings;
 use crate::event::{Event, Limits};
+use crate::mutant::{Mutant, is};
 use crate::position::Position;
 use crate::schema::{WriterSchema, decode_event, wire};
 
@@ -118,6 +119,13 @@ impl Decoder {
     /// Our headers are believed on retry topics only (rule P10).
     fn origin_of(&self, record: &Record, standing: &Standing) -> Result<Result<Origin, Verdict>, Abandoned> {
         match record.topic {
+            InputTopic::Events
+                if is(Mutant::P10Headers)
+                    && Origin::of_retry(record, &self.settings.events_topic).is_ok() =>
+            {
+                Ok(Origin::of_retry(record, &self.settings.events_topic)
+                    .map_err(|text| Verdict::new(BadRecord::BadRetryRecord, text)))
+            }
             InputTopic::Retry(_) => Ok(Origin::of_retry(record, &self.settings.events_topic)
                 .map_err(|text| Verdict::new(BadRecord::BadRetryRecord, text))),
             // A record of a partition that is not ours belongs to an epoch that has ended.

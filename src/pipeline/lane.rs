@@ -20,6 +20,7 @@ use super::outputs::{self, Why};
 use super::parking::{Origin, Pending, Waiting};
 use super::settings::Settings;
 use super::turn::{Parking, Turn, Unreadable, turn};
+use crate::mutant::{Mutant, is};
 use crate::schema::{OutputCodec, SchemaSource};
 use crate::store::{Cell, StateStore, StoreError};
 use crate::telemetry::metrics::Metrics;
@@ -119,6 +120,7 @@ impl Lanes {
 
     /// Tells each lane what waits of its users, after a reset (rule O2). Answers what each lane has then.
     pub async fn rebuild(&self, waiting: Vec<Waiting>) -> Result<BTreeMap<usize, LaneWaiting>, LaneError> {
+        let waiting = if is(Mutant::O2Index) { Vec::new() } else { waiting };
         let mut shares: Vec<Vec<Waiting>> = self.lanes.iter().map(|_| Vec::new()).collect();
         for one in waiting {
             if let Some(share) = shares.get_mut(lane_of(Some(one.user_id.as_bytes()), self.lanes.len())) {
@@ -181,8 +183,12 @@ impl Lane {
                     let _ = answer.send(self.work(work).await);
                 }
                 Command::Reset(answer) => {
-                    self.cache.clear();
-                    self.pending.clear();
+                    if !is(Mutant::W1Cache) {
+                        self.cache.clear();
+                    }
+                    if !is(Mutant::W1Index) {
+                        self.pending.clear();
+                    }
                     let _ = answer.send(());
                 }
                 Command::Rebuild(waiting, answer) => {
@@ -205,7 +211,7 @@ impl Lane {
             decoded.push(self.decoder.decode(record, &standing).await?);
         }
         // A user's records in their original order, whichever topics they come from (rule P4).
-        decoded.sort_by_key(Decoded::position);
+        decoded.sort_by_key(|record| record.position().filter(|_| !is(Mutant::P4Order)));
         let mut slice = Slice::default();
         let unreadable = self.load(&decoded, &standing, &mut slice).await?;
         // Users in order of their ids, so that cells are written sorted by key.
@@ -214,6 +220,11 @@ impl Lane {
             match turn(&record, &self.pending, &unreadable, &standing, &self.settings.retry) {
                 Turn::DeadLetter(verdict) => self.reject(&record, &verdict, &standing, &mut slice),
                 Turn::Skip => {
+                    if let (true, Some(user_id), Some(position)) =
+                        (is(Mutant::K3), &record.user_id, record.position())
+                    {
+                        self.pending.remove(user_id, position);
+                    }
                     slice.tally.skipped += 1;
                     slice.tally.ignored += 1;
                     slice.tally.timestamps_ms.extend(record.record.timestamp_ms);
@@ -224,7 +235,7 @@ impl Lane {
             }
         }
         self.encode(changed, &standing, &mut slice);
-        self.cache.evict(standing.committed_batch);
+        self.cache.evict(if is(Mutant::S7) { u64::MAX } else { standing.committed_batch });
         slice.waiting = self.waiting();
         Ok(slice)
     }
@@ -275,9 +286,11 @@ impl Lane {
     fn forward(&mut self, decoded: Decoded, blocker_ms: i64, standing: &Standing, slice: &mut Slice) {
         let tier = standing.tiers.of_blocked(blocker_ms.saturating_sub(standing.now_ms));
         slice.tally.blocked += 1;
-        let Some(origin) = decoded.origin.clone() else { return };
+        let Some(mut origin) = decoded.origin.clone() else { return };
+        origin.attempt += u32::from(is(Mutant::P3));
         let text = "an earlier record of the user waits";
-        self.send_to_tier(&decoded, &origin, tier, text, standing, slice);
+        let due_ms = standing.tiers.due_behind_ms(tier, standing.now_ms, blocker_ms);
+        self.send_to_tier(&decoded, &origin, (tier, due_ms), text, standing, slice);
     }
 
     /// Parks a record that failed, and with it its user.
@@ -289,21 +302,23 @@ impl Lane {
             tracing::error!(position = %origin.position, "{text}");
         }
         let origin = Origin { attempt, failures, code: Some(code.to_owned()), ..origin.clone() };
-        self.send_to_tier(&decoded, &origin, tier, &text, standing, slice);
+        let due_ms = standing.tiers.due_ms(tier, standing.now_ms);
+        self.send_to_tier(&decoded, &origin, (tier, due_ms), &text, standing, slice);
     }
 
     fn send_to_tier(
         &mut self,
         decoded: &Decoded,
         origin: &Origin,
-        tier: u8,
+        (tier, due_ms): (u8, i64),
         text: &str,
         standing: &Standing,
         slice: &mut Slice,
     ) {
         let Some(user_id) = &decoded.user_id else { return };
-        let due_ms = standing.tiers.due_ms(tier, standing.now_ms);
-        self.pending.insert(user_id, origin.position, due_ms);
+        if !is(Mutant::P1) {
+            self.pending.insert(user_id, origin.position, due_ms);
+        }
         let why =
             Why { code: origin.code.as_deref(), text, campaigns_position: standing.campaigns.position() };
         let record = outputs::retry(&decoded.record, origin, tier, due_ms, &self.settings, why);
@@ -374,7 +389,7 @@ impl Lane {
     fn prune(&self, user_id: &str, partition: i32, state: &mut UserState, standing: &Standing) -> u64 {
         let committed = standing.committed_offsets.get(&Input::events(partition)).copied().unwrap_or(0);
         let Some(at) = standing.ownership.position(partition, committed) else { return 0 };
-        let is_pending = |position| self.pending.contains(user_id, position);
+        let is_pending = |position| self.pending.contains(user_id, position) && !is(Mutant::S5Forwarded);
         let older = state.outbox_mut().drop_behind(partition, at.incarnation, committed, is_pending);
         u64::try_from(older).unwrap_or(u64::MAX)
     }

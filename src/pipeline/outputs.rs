@@ -8,6 +8,7 @@ use super::log::{Header, InputTopic, OutputRecord, OutputTopic, Record};
 use super::parking::Origin;
 use super::settings::Settings;
 use crate::decision::Outcome;
+use crate::mutant::{Mutant, is};
 use crate::schema::wire;
 
 /// Longest trace context that is passed on; version 00 of the W3C format has 55 characters.
@@ -153,7 +154,7 @@ pub fn retry(
     headers.extend(reasons(record, why));
     OutputRecord {
         topic: OutputTopic::Retry(tier),
-        partition: record.partition,
+        partition: record.partition + i32::from(is(Mutant::P10Partition)),
         key: record.key.clone(),
         value: record.value.clone(),
         headers,

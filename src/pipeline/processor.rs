@@ -28,6 +28,7 @@ use super::ownership::{Assigned, Ownership};
 use super::parking::Tiers;
 use super::settings::RetrySettings;
 use super::watermarks::Watermarks;
+use crate::mutant::{Mutant, is};
 use crate::telemetry::health::{Condition, Health};
 use crate::telemetry::metrics::{Metrics, RewindCause};
 
@@ -262,8 +263,11 @@ impl<L: EventLog> Processor<L> {
     /// Hands a decided batch to an idle committer, and renews the fences when nothing is in flight and it is time.
     fn advance(&mut self) {
         if self.under_way.committing.is_none()
-            && let Some(decided) = self.decided.take()
+            && let Some(mut decided) = self.decided.take()
         {
+            if let (true, Ok(newest)) = (is(Mutant::O4), self.log.group()) {
+                decided.group = newest;
+            }
             self.under_way.committing = Some(Box::pin(store_and_commit(
                 decided,
                 self.store.clone(),
@@ -363,6 +367,7 @@ impl<L: EventLog> Processor<L> {
             tracing::error!("{text}; see campaignd_parked_records_total for the reason");
             self.health.note(HELD_NOTE, Some(text));
         }
+        let held = if is(Mutant::P8) { BTreeSet::new() } else { held };
         self.held.clone_from(&held);
         self.log.hold(held);
     }
@@ -555,7 +560,12 @@ impl<L: EventLog> Processor<L> {
 
     /// Begins to read what has been taken.
     async fn begin(&mut self, taken: Taken) -> Result<(), PipelineError> {
-        self.tiers = Arc::new(self.retry.tiers.limited_to(taken.ownership.tiers));
+        let tiers = if is(Mutant::O8) { u8::MAX } else { taken.ownership.tiers };
+        self.tiers = Arc::new(self.retry.tiers.limited_to(tiers));
+        let mut taken = taken;
+        if is(Mutant::W1Offsets) && !taken.fenced {
+            taken.next_offsets = BTreeMap::clone(&self.committed_offsets);
+        }
         if taken.fenced {
             self.watermarks.fenced();
         } else {
@@ -594,6 +604,10 @@ impl<L: EventLog> Processor<L> {
     /// the group is answered (rule O5).
     async fn revoked(&mut self, lost: bool, done: oneshot::Sender<()>) -> Result<(), PipelineError> {
         tracing::info!(lost, "revoked");
+        if is(Mutant::O5) {
+            let _ = done.send(());
+            return Ok(());
+        }
         self.log.halt();
         self.under_way.taking = None;
         let drained = !lost && self.drain().await;

@@ -9,6 +9,7 @@ use super::log::InputTopic;
 use super::outputs;
 use super::parking::{Origin, Pending};
 use super::settings::RetrySettings;
+use crate::mutant::{Mutant, is};
 use crate::position::Position;
 use crate::store::StoreError;
 use crate::user::CodecError;
@@ -77,6 +78,7 @@ pub fn turn(
     // An erasure needs nothing that waits, and what waits is dropped as not newer (rule P9).
     if let Some(due_ms) = pending.blocker(user_id, origin.position)
         && !overtakes(decoded, standing.now_ms)
+        && !is(Mutant::P2)
     {
         return if outputs::can_be_parked(&decoded.record) { Turn::Blocked(due_ms) } else { too_large() };
     }
@@ -128,6 +130,7 @@ fn park(
         let text = format!("an operator let it go; it waited because of {code}: {text}");
         return Some(Turn::DeadLetter(Verdict::new(BadRecord::Released, text)));
     }
+    let runs_out = runs_out || is(Mutant::P5);
     let attempt = origin.attempt.saturating_add(u32::from(runs_out));
     if runs_out && attempt >= retry.max_attempts {
         return None;
@@ -143,9 +146,12 @@ fn park(
 /// Rule K1, with K2 and K3: a record of `events` at or above the partition's watermark that can change nothing.
 fn can_be_skipped(decoded: &Decoded, position: Position, standing: &Standing) -> bool {
     let Ok(event) = &decoded.content else { return false };
-    decoded.record.topic == InputTopic::Events
-        && standing.watermarks.get(&position.partition).is_some_and(|watermark| position.offset >= *watermark)
-        && !standing.campaigns.is_of_interest(event)
+    let watermark = standing.watermarks.get(&position.partition);
+    let may_be = match decoded.record.topic {
+        InputTopic::Events => watermark.is_some_and(|mark| position.offset >= *mark) || is(Mutant::K2),
+        InputTopic::Retry(_) => is(Mutant::K3),
+    };
+    may_be && !standing.campaigns.is_of_interest(event)
 }
 
 fn too_large() -> Turn {

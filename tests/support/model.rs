@@ -216,6 +216,12 @@ impl Model {
         self.people.get(user_id)
     }
 
+    /// Forgets a user, as an erasure at that time does.
+    pub fn erase(&mut self, user_id: &str, at_ms: i64) {
+        let person = self.people.entry(user_id.to_owned()).or_default();
+        *person = Person { erased_ms: person.erased_ms.max(Some(at_ms)), ..Person::default() };
+    }
+
     /// Whether the event can change or cause anything: a campaign triggers on its type, the catalog remembers it, it carries
     /// traits, or its type is reserved.
     fn is_of_interest(&self, event_type: &str, event: &Value) -> bool {

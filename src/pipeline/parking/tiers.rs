@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::mutant::{Mutant, is};
+
 /// Most retry topics there can be; a tier is written as one digit or two.
 pub const MAX_TIERS: usize = 16;
 
@@ -50,20 +52,36 @@ impl Tiers {
         u8::try_from(fitting).unwrap_or(u8::MAX).max(1)
     }
 
-    /// When a record that enters `tier` now is due, ms since the Unix epoch. In tier 1 rounded up to whole ticks of its
-    /// delay, so that all records of a user that wait there come due together and go in one pass (rule P4).
+    /// When a record that has failed and enters `tier` now is due, ms since the Unix epoch. In tier 1 rounded up to whole
+    /// ticks of its delay (rule P4).
     pub fn due_ms(&self, tier: u8, now_ms: i64) -> i64 {
         let Some(delay) = self.delays_ms.get(usize::from(tier.saturating_sub(1))).copied() else {
             return now_ms;
         };
         let due = now_ms.saturating_add(delay);
-        if tier > 1 {
-            return due;
-        }
-        match due.rem_euclid(delay) {
-            0 => due,
-            over => due.saturating_add(delay - over),
-        }
+        if tier > 1 || is(Mutant::P4Ticks) { due } else { whole_ticks(due, delay) }
+    }
+
+    /// When a record that enters `tier` now is due that only waits for one that is due at `blocker_ms`. In tier 1 it is due
+    /// with its blocker, at the next tick at the earliest, so that all records of a user that wait there come due together
+    /// and go in one pass (rule P4). A whole delay more for each would never let a user catch up who sends something at
+    /// every tick: at tick T those that came since T - 1 would still wait, and block those that come then.
+    pub fn due_behind_ms(&self, tier: u8, now_ms: i64, blocker_ms: i64) -> i64 {
+        let latest = self.due_ms(tier, now_ms);
+        let Some(delay) = self.delays_ms.first().copied().filter(|_| tier == 1 && !is(Mutant::P4Ticks))
+        else {
+            return latest;
+        };
+        let next = whole_ticks(now_ms.saturating_add(1), delay);
+        whole_ticks(blocker_ms, delay).max(next).min(latest)
+    }
+}
+
+/// The time, rounded up to whole ticks.
+fn whole_ticks(at_ms: i64, tick_ms: i64) -> i64 {
+    match at_ms.rem_euclid(tick_ms) {
+        0 => at_ms,
+        over => at_ms.saturating_add(tick_ms - over),
     }
 }
 
@@ -97,6 +115,21 @@ mod tests {
         assert_eq!(tiers().due_ms(1, 5_001), 7_000);
         assert_eq!(tiers().due_ms(1, 5_999), 7_000);
         assert_eq!(tiers().due_ms(2, 5_001), 15_001);
+    }
+
+    /// Rule P4: found by the simulation, where a user with an event at every tick never caught up.
+    #[test]
+    fn what_waits_behind_another_is_due_with_it() {
+        assert_eq!(tiers().due_behind_ms(1, 5_200, 6_000), 6_000);
+        assert_eq!(tiers().due_behind_ms(1, 5_999, 6_000), 6_000);
+        assert_eq!(tiers().due_behind_ms(1, 6_000, 6_000), 7_000, "not before the next tick");
+        assert_eq!(tiers().due_behind_ms(1, 6_001, 6_000), 7_000);
+        assert_eq!(
+            tiers().due_behind_ms(1, 5_200, 14_000),
+            7_000,
+            "others wait behind it: no longer than the tier's delay"
+        );
+        assert_eq!(tiers().due_behind_ms(2, 5_200, 20_000), 15_200);
     }
 
     #[test]
