@@ -122,7 +122,8 @@ struct Processor<L> {
     failures: u32,
     /// Batches to commit until a bound that failures or full outboxes brought down is lifted; `None` without one.
     lift_after: Option<u32>,
-    /// Set while outboxes are too full for the configured bound; lifted by the next assignment or renewal.
+    /// Set while outboxes are too full for the configured bound; lifted by the next assignment or renewal, or when
+    /// `lift_after` has run down.
     records_per_user: Option<usize>,
 
     /// The newest assignment.
@@ -571,7 +572,7 @@ impl<L: EventLog> Processor<L> {
         } else {
             self.watermarks.rewound(taken.ends);
         }
-        // Renewing keeps the caches, so the lanes know already what waits; the index is rebuilt all the same.
+        // A renewal ends no epoch, so its lanes still hold states and index: both are made anew, as everywhere.
         self.reset_lanes().await?;
         self.waiting =
             self.lanes.rebuild(taken.waiting).await.map_err(|_| PipelineError::Broken("a lane has ended"))?;
